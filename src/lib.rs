@@ -22,3 +22,4 @@
 //!
 //! The rule is held by the test `tests/layering.rs`.
 
+pub mod packet;

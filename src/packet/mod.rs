@@ -1,0 +1,29 @@
+//! Views over packet bytes: parse once, rewrite with the checksum kept right, build ICMP errors and TCP resets, cut
+//! packets that a device cannot take whole.
+//!
+//! | file | subject |
+//! |---|---|
+//! | [`frame`] | the buffer and the offload state beside it |
+//! | [`parse`] | bytes to [`parse::Parsed`], once per packet; what later rooms trust |
+//! | [`checksum`] | one's-complement sums, incremental updates, finishing a partial checksum |
+//! | [`rewrite`] | hop limit, addresses and ports, the packet quoted in an ICMP error |
+//! | [`icmp`] | answers by ICMP, and reading what an ICMP error quotes |
+//! | [`tcp`] | resets and sequence arithmetic |
+//! | [`segment`] | super-packets to segments in software |
+//! | [`fragment`] | IPv4 fragmentation |
+//!
+//! Uses nothing else of the crate. Nothing here panics on any input: every access to bytes is checked, and a
+//! [`parse::Parsed`] that does not belong to the bytes at hand gives nonsense but no panic.
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+pub mod checksum;
+mod crc32c;
+mod field;
+pub mod fragment;
+pub mod frame;
+pub mod icmp;
+pub mod parse;
+mod parse_error;
+pub mod rewrite;
+pub mod segment;
+pub mod tcp;
