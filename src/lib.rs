@@ -23,3 +23,4 @@
 //! The rule is held by the test `tests/layering.rs`.
 
 pub mod packet;
+pub mod tags;
