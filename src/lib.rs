@@ -23,4 +23,5 @@
 //! The rule is held by the test `tests/layering.rs`.
 
 pub mod packet;
+pub mod table;
 pub mod tags;

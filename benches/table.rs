@@ -1,0 +1,255 @@
+//! Benchmarks of the tables: prefix lookup and build beside the crates that could be used instead, and the flow table.
+//!
+//! The prefixes are the distinct ones of Azure's weekly service-tag file, which `SIDESTEP_TAGS` names, or
+//! `../shared/data` has; without it a made-up set of the same size and mix of lengths is used, and said so. Memory is
+//! printed before the first measurement.
+
+use std::collections::BTreeSet;
+use std::hint::black_box;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use fastrand::Rng;
+use ip_network_table_deps_treebitmap::IpLookupTable;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use poptrie::Poptrie;
+use prefix_trie::PrefixMap;
+use sidestep::table::flow::{FlowKey, FlowTable};
+use sidestep::table::prefix::PrefixTable;
+
+type Prefixes = (Vec<(u32, u8, u32)>, Vec<(u128, u8, u32)>);
+
+fn prefixes() -> Prefixes {
+    let file = std::env::var_os("SIDESTEP_TAGS").map_or_else(
+        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/data/ServiceTags_Public_20251117.json"),
+        PathBuf::from,
+    );
+    let nets = match std::fs::read(&file) {
+        Ok(text) => published(&text),
+        Err(error) => {
+            println!("{}: {error}; measuring with made-up prefixes", file.display());
+            made_up()
+        }
+    };
+    let (mut v4, mut v6) = (Vec::new(), Vec::new());
+    for (number, net) in nets.into_iter().enumerate() {
+        match net {
+            IpNet::V4(net) => v4.push((net.addr().to_bits(), net.prefix_len(), number as u32)),
+            IpNet::V6(net) => v6.push((net.addr().to_bits(), net.prefix_len(), number as u32)),
+        }
+    }
+    (v4, v6)
+}
+
+/// The distinct prefixes of a service-tag file.
+fn published(text: &[u8]) -> BTreeSet<IpNet> {
+    let document: serde_json::Value = serde_json::from_slice(text).expect("a JSON document");
+    let tags = document["values"].as_array().expect("a list of tags");
+    tags.iter()
+        .flat_map(|tag| tag["properties"]["addressPrefixes"].as_array().expect("a list of prefixes"))
+        .map(|prefix| prefix.as_str().and_then(|prefix| prefix.parse().ok()).expect("a prefix"))
+        .collect()
+}
+
+/// As many prefixes in as few blocks, with the lengths that are most frequent.
+fn made_up() -> BTreeSet<IpNet> {
+    let mut random = Rng::with_seed(4);
+    let blocks: Vec<u32> = (0..780).map(|_| random.u32(1 << 24..224 << 24) & 0xffff_0000).collect();
+    let mut nets = BTreeSet::new();
+    while nets.len() < 39_638 {
+        let length = random.u8(22..=32);
+        let address = blocks[random.usize(..blocks.len())] | random.u32(..=0xffff);
+        nets.insert(IpNet::V4(Ipv4Net::new(address.into(), length).expect("a length").trunc()));
+    }
+    let sites: Vec<u128> = (0..1400).map(|_| 0x2603 << 112 | (random.u128(..) >> 24 >> 64) << 64).collect();
+    while nets.len() < 39_638 + 13_948 {
+        let length = if random.u8(..4) == 0 { random.u8(46..=64) } else { random.u8(119..=128) };
+        let address = sites[random.usize(..sites.len())] | random.u128(..=0xfff);
+        nets.insert(IpNet::V6(Ipv6Net::new(address.into(), length).expect("a length").trunc()));
+    }
+    nets
+}
+
+/// How many addresses are looked up in turn: enough that the processor doesn't learn their order.
+const ADDRESSES: usize = 65_536;
+
+fn prefix(criterion: &mut Criterion) {
+    let (v4, v6) = prefixes();
+    let mut random = Rng::with_seed(1);
+    let addresses4: Vec<u32> = (0..ADDRESSES)
+        .map(|_| {
+            let (prefix, length, _) = v4[random.usize(..v4.len())];
+            prefix | random.u32(..).checked_shr(length.into()).unwrap_or(0)
+        })
+        .collect();
+    let addresses6: Vec<u128> = (0..ADDRESSES)
+        .map(|_| {
+            let (prefix, length, _) = v6[random.usize(..v6.len())];
+            prefix | random.u128(..).checked_shr(length.into()).unwrap_or(0)
+        })
+        .collect();
+    let nets4 = || v4.iter().map(|(a, l, v)| (Ipv4Net::new((*a).into(), *l).expect("a length"), *v));
+    let nets6 = || v6.iter().map(|(a, l, v)| (Ipv6Net::new((*a).into(), *l).expect("a length"), *v));
+    let build_treebitmap4 = || {
+        let mut table = IpLookupTable::new();
+        for (address, length, value) in &v4 {
+            table.insert(Ipv4Addr::from(*address), u32::from(*length), *value);
+        }
+        table
+    };
+    let build_treebitmap6 = || {
+        let mut table = IpLookupTable::new();
+        for (address, length, value) in &v6 {
+            table.insert(Ipv6Addr::from(*address), u32::from(*length), *value);
+        }
+        table
+    };
+    let (ours4, ours6) = (PrefixTable::build(v4.clone()), PrefixTable::build(v6.clone()));
+    let (poptrie4, poptrie6): (Poptrie<_, u32>, Poptrie<_, u32>) = (nets4().collect(), nets6().collect());
+    let (trie4, trie6): (PrefixMap<_, u32>, PrefixMap<_, u32>) = (nets4().collect(), nets6().collect());
+    let (treebitmap4, treebitmap6) = (build_treebitmap4(), build_treebitmap6());
+    println!("IPv4: {} prefixes in {} bytes", ours4.len(), ours4.memory());
+    println!("IPv6: {} prefixes in {} bytes", ours6.len(), ours6.memory());
+
+    let sum4 = |lookup: &dyn Fn(u32) -> u32| -> u32 { addresses4.iter().fold(0, |sum, a| sum ^ lookup(*a)) };
+    let sum6 = |lookup: &dyn Fn(u128) -> u32| -> u32 { addresses6.iter().fold(0, |sum, a| sum ^ lookup(*a)) };
+    assert_eq!(
+        sum4(&|a| ours4.lookup(a).expect("covered")),
+        sum4(&|a| *poptrie4.lookup(Ipv4Addr::from(a)).expect("covered")),
+        "both answer alike"
+    );
+    assert_eq!(
+        sum6(&|a| ours6.lookup(a).expect("covered")),
+        sum6(&|a| *poptrie6.lookup(Ipv6Addr::from(a)).expect("covered")),
+        "both answer alike"
+    );
+
+    // A macro and not a closure, so that every lookup is compiled into its own loop.
+    macro_rules! lookups {
+        ($group:ident, $name:literal, $addresses:ident, $lookup:expr) => {
+            $group.bench_function($name, |bencher| {
+                bencher.iter(|| $addresses.iter().fold(0, |sum, address| sum ^ $lookup(*address).map_or(0, u32::from)))
+            });
+        };
+    }
+    let mut group = criterion.benchmark_group("prefix/lookup_v4");
+    group.throughput(Throughput::Elements(ADDRESSES as u64));
+    lookups!(group, "sidestep", addresses4, |a| ours4.lookup(a));
+    lookups!(group, "poptrie", addresses4, |a| poptrie4.lookup(Ipv4Addr::from(a)).copied());
+    lookups!(group, "prefix-trie", addresses4, |a| trie4.get_lpm(&Ipv4Net::from(Ipv4Addr::from(a))).map(|(_, v)| *v));
+    lookups!(group, "treebitmap", addresses4, |a| treebitmap4.longest_match(Ipv4Addr::from(a)).map(|(_, _, v)| *v));
+    group.finish();
+    let mut group = criterion.benchmark_group("prefix/lookup_v6");
+    group.throughput(Throughput::Elements(ADDRESSES as u64));
+    lookups!(group, "sidestep", addresses6, |a| ours6.lookup(a));
+    lookups!(group, "poptrie", addresses6, |a| poptrie6.lookup(Ipv6Addr::from(a)).copied());
+    lookups!(group, "prefix-trie", addresses6, |a| trie6.get_lpm(&Ipv6Net::from(Ipv6Addr::from(a))).map(|(_, v)| *v));
+    lookups!(group, "treebitmap", addresses6, |a| treebitmap6.longest_match(Ipv6Addr::from(a)).map(|(_, _, v)| *v));
+    group.finish();
+
+    let mut group = criterion.benchmark_group("prefix/build");
+    group.sample_size(10);
+    group.bench_function("sidestep_v4", |bencher| {
+        bencher.iter_batched(|| v4.clone(), PrefixTable::build, BatchSize::LargeInput)
+    });
+    group.bench_function("sidestep_v6", |bencher| {
+        bencher.iter_batched(|| v6.clone(), PrefixTable::build, BatchSize::LargeInput)
+    });
+    group.bench_function("poptrie_v4", |bencher| bencher.iter(|| nets4().collect::<Poptrie<_, u32>>()));
+    group.bench_function("prefix-trie_v4", |bencher| bencher.iter(|| nets4().collect::<PrefixMap<_, u32>>()));
+    group.bench_function("treebitmap_v4", |bencher| bencher.iter(build_treebitmap4));
+    group.finish();
+}
+
+/// The steps of CSIT's session scale that a worker has to carry, after one flow and a small table.
+const FLOWS: [u32; 4] = [1, 1_024, 64_512, 1_032_192];
+
+fn key(number: u32, port: u16) -> FlowKey<u32> {
+    FlowKey {
+        source: 0x0a00_0000 + number % 60_000,
+        destination: 0x1400_0000 + number / 60_000,
+        source_port: number as u16,
+        destination_port: 443,
+        port,
+        protocol: 6,
+    }
+}
+
+/// A table of `flows` flows with 64 bytes of state each.
+fn filled(flows: u32) -> FlowTable<u32, [u64; 8]> {
+    let mut table = FlowTable::new(1_032_192, 0x1234_5678_9abc_def0);
+    for number in 0..flows {
+        table.insert(key(number, 0), key(number, 1), [1; 8], 300_000).expect("room for the flow");
+    }
+    table
+}
+
+/// Packets of a batch.
+const BATCH: usize = 64;
+
+fn flow(criterion: &mut Criterion) {
+    let mut random = Rng::with_seed(2);
+    let mut group = criterion.benchmark_group("flow");
+    group.sample_size(20);
+    for flows in FLOWS {
+        let table = filled(flows);
+        println!("{flows} flows: {} bytes, {} each", table.memory(), table.memory() / flows as usize);
+        let hits: Vec<_> = (0..ADDRESSES).map(|_| key(random.u32(..flows), random.u16(..2))).collect();
+        let misses: Vec<_> = (0..ADDRESSES).map(|_| key(random.u32(..), 2)).collect();
+        group.throughput(Throughput::Elements(ADDRESSES as u64));
+        for (name, keys, found) in [("hit", &hits, ADDRESSES), ("miss", &misses, 0)] {
+            group.bench_with_input(BenchmarkId::new(name, flows), keys, |bencher, keys| {
+                bencher.iter(|| {
+                    let count = keys.iter().filter(|key| table.lookup(key).is_some()).count();
+                    assert_eq!(count, found);
+                })
+            });
+        }
+        group.bench_with_input(BenchmarkId::new("hit_and_state", flows), &hits, |bencher, keys| {
+            bencher.iter(|| {
+                let state = |key| table.lookup(key).and_then(|(flow, _)| table.state(flow)).map_or(0, |state| state[7]);
+                assert_eq!(keys.iter().map(state).sum::<u64>(), ADDRESSES as u64);
+            })
+        });
+        group.bench_with_input(BenchmarkId::new("hit_in_batches", flows), &hits, |bencher, keys| {
+            bencher.iter(|| {
+                let mut hashes = [0; BATCH];
+                let mut count = 0;
+                for batch in keys.chunks(BATCH) {
+                    for (hash, key) in hashes.iter_mut().zip(batch) {
+                        *hash = table.hash(key);
+                        table.prefetch(*hash);
+                    }
+                    count +=
+                        hashes.iter().zip(batch).filter(|(h, key)| table.lookup_hashed(**h, key).is_some()).count();
+                }
+                assert_eq!(count, ADDRESSES);
+            })
+        });
+    }
+    group.sample_size(10);
+    for flows in [64_512, 1_032_192] {
+        group.throughput(Throughput::Elements(u64::from(flows)));
+        group.bench_function(BenchmarkId::new("insert", flows), |bencher| {
+            bencher.iter_with_large_drop(|| filled(black_box(flows)))
+        });
+    }
+    // A full life at a standing number of flows: made, found due, ended.
+    let mut table = filled(64_512);
+    let mut number = 64_512;
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("replace", |bencher| {
+        bencher.iter(|| {
+            let oldest = number - 64_512;
+            let flow = table.lookup(&key(oldest, 0)).expect("the oldest flow").0;
+            table.remove(flow);
+            number += 1;
+            table.insert(key(number - 1, 0), key(number - 1, 1), [1; 8], 300_000).expect("room for the flow")
+        })
+    });
+    group.finish();
+}
+
+criterion_group!(benches, prefix, flow);
+criterion_main!(benches);
