@@ -22,6 +22,7 @@
 //!
 //! The rule is held by the test `tests/layering.rs`.
 
+pub mod model;
 pub mod packet;
 pub mod table;
 pub mod tags;

@@ -1,0 +1,351 @@
+//! The document as written: the shape of the language. Every value knows its place; names are not looked up yet.
+
+use std::net::IpAddr;
+use std::ops::Range;
+
+use ipnet::IpNet;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::mistake::Report;
+use super::quantity::{Delay, Probability, Rate};
+use super::read::{Fields, InterfaceAddress, List, OneOrMany, Read};
+
+/// A name, a reference or another text with its place.
+pub(super) type Text = Spanned<String>;
+
+/// The whole document.
+#[derive(Debug)]
+pub(super) struct Document {
+    pub(super) location: Option<Text>,
+    pub(super) tags: Option<Text>,
+    pub(super) io: Option<Text>,
+    pub(super) workers: Option<Spanned<i64>>,
+    pub(super) control: Option<Text>,
+    pub(super) semantics: Option<Spanned<Semantics>>,
+    pub(super) virtual_networks: List<VirtualNetwork>,
+    pub(super) route_tables: List<RouteTable>,
+    pub(super) nics: List<Nic>,
+    pub(super) gateway: Option<Spanned<Gateway>>,
+    pub(super) internet: Option<Spanned<Internet>>,
+    pub(super) backbone: Option<Spanned<Backbone>>,
+    pub(super) services: List<Service>,
+    pub(super) lab: Option<Spanned<Lab>>,
+}
+
+impl Document {
+    /// Reads the document, reporting wrong types, missing and unknown keys.
+    pub(super) fn read(table: &DeTable<'_>, report: &Report<'_>) -> Self {
+        let mut fields = Fields::of_document(table, report);
+        fields.not_enforced("network_security_group");
+        fields.not_enforced("service_endpoint_policy");
+        let document = Self {
+            location: fields.required("location"),
+            tags: fields.optional("tags"),
+            io: fields.optional("io"),
+            workers: fields.optional("workers"),
+            control: fields.optional("control"),
+            semantics: fields.optional("semantics"),
+            virtual_networks: fields.list("virtual_network"),
+            route_tables: fields.list("route_table"),
+            nics: fields.list("nic"),
+            gateway: fields.optional("gateway"),
+            internet: fields.optional("internet"),
+            backbone: fields.optional("backbone"),
+            services: fields.list("service"),
+            lab: fields.optional("lab"),
+        };
+        fields.done();
+        document
+    }
+}
+
+/// Implements [`Read`] for a table: its name in messages, then each field and how it is read from its key.
+macro_rules! read_table {
+    ($type:ident, $what:literal, |$fields:ident| { $($before:expr;)* } $($field:ident: $value:expr,)*) => {
+        impl Read for $type {
+            const EXPECTED: &'static str = "a table";
+
+            fn read(value: &Spanned<DeValue<'_>>, report: &Report<'_>) -> Option<Self> {
+                let mut $fields = Fields::open(value, $what, report)?;
+                $($before;)*
+                let read = Self { $($field: $value,)* };
+                $fields.done();
+                Some(read)
+            }
+        }
+    };
+}
+
+/// `[semantics]`
+#[derive(Debug)]
+pub(super) struct Semantics {
+    pub(super) endpoint_precedence: Option<Text>,
+    pub(super) endpoint_protocols: Option<Spanned<OneOrMany<String>>>,
+}
+
+read_table!(Semantics, "[semantics]", |fields| {}
+    endpoint_precedence: fields.optional("endpoint_precedence"),
+    endpoint_protocols: fields.optional("endpoint_protocols"),
+);
+
+/// `[[virtual_network]]`
+#[derive(Debug)]
+pub(super) struct VirtualNetwork {
+    pub(super) name: Option<Text>,
+    pub(super) address_space: List<IpNet>,
+    pub(super) peerings: List<Peering>,
+    pub(super) subnets: List<Subnet>,
+}
+
+read_table!(VirtualNetwork, "a virtual network", |fields| {}
+    name: fields.required("name"),
+    address_space: fields.filled_list("address_space"),
+    peerings: fields.list("peerings"),
+    subnets: fields.list("subnet"),
+);
+
+/// `peerings = [{ … }]`
+#[derive(Debug)]
+pub(super) struct Peering {
+    pub(super) remote: Option<Text>,
+    pub(super) allow_virtual_network_access: bool,
+    pub(super) allow_forwarded_traffic: bool,
+    pub(super) allow_gateway_transit: bool,
+    pub(super) use_remote_gateways: Option<Spanned<bool>>,
+}
+
+impl Peering {
+    /// The place of `use_remote_gateways = true`, if it says so.
+    pub(super) fn uses_remote_gateways(&self) -> Option<Range<usize>> {
+        self.use_remote_gateways.as_ref().filter(|flag| *flag.get_ref()).map(Spanned::span)
+    }
+}
+
+read_table!(Peering, "a peering", |fields| {}
+    remote: fields.required("remote"),
+    allow_virtual_network_access: fields.optional("allow_virtual_network_access").is_none_or(Spanned::into_inner),
+    allow_forwarded_traffic: fields.flag("allow_forwarded_traffic"),
+    allow_gateway_transit: fields.flag("allow_gateway_transit"),
+    use_remote_gateways: fields.optional("use_remote_gateways"),
+);
+
+/// `[[virtual_network.subnet]]`
+#[derive(Debug)]
+pub(super) struct Subnet {
+    pub(super) name: Option<Text>,
+    pub(super) address_prefixes: List<IpNet>,
+    pub(super) route_table: Option<Text>,
+    pub(super) service_endpoints: List<ServiceEndpoint>,
+}
+
+read_table!(Subnet, "a subnet", |fields| {
+        fields.not_enforced("network_security_group");
+        fields.not_enforced("service_endpoint_policies");
+    }
+    name: fields.required("name"),
+    address_prefixes: fields.filled_list("address_prefixes"),
+    route_table: fields.optional("route_table"),
+    service_endpoints: fields.list("service_endpoints"),
+);
+
+/// `service_endpoints = [{ … }]`
+#[derive(Debug)]
+pub(super) struct ServiceEndpoint {
+    pub(super) service: Option<Text>,
+    pub(super) locations: List<String>,
+}
+
+read_table!(ServiceEndpoint, "a service endpoint", |fields| { fields.not_enforced("source"); }
+    service: fields.required("service"),
+    locations: fields.list("locations"),
+);
+
+/// `[[route_table]]`
+#[derive(Debug)]
+pub(super) struct RouteTable {
+    pub(super) name: Option<Text>,
+    pub(super) disable_bgp_route_propagation: bool,
+    pub(super) routes: List<Route>,
+}
+
+read_table!(RouteTable, "a route table", |fields| {}
+    name: fields.required("name"),
+    disable_bgp_route_propagation: fields.flag("disable_bgp_route_propagation"),
+    routes: fields.list("routes"),
+);
+
+/// `routes = [{ … }]`
+#[derive(Debug)]
+pub(super) struct Route {
+    pub(super) name: Option<Text>,
+    pub(super) address_prefix: Option<Text>,
+    pub(super) next_hop_type: Option<Text>,
+    pub(super) next_hop_ip_address: Option<Spanned<IpAddr>>,
+    /// Whether the document gives an address, a wrong one included.
+    pub(super) has_next_hop_ip_address: bool,
+}
+
+read_table!(Route, "a route", |fields| {}
+    name: fields.required("name"),
+    address_prefix: fields.required("address_prefix"),
+    next_hop_type: fields.required("next_hop_type"),
+    has_next_hop_ip_address: fields.has("next_hop_ip_address"),
+    next_hop_ip_address: fields.optional("next_hop_ip_address"),
+);
+
+/// `[[nic]]`
+#[derive(Debug)]
+pub(super) struct Nic {
+    pub(super) name: Option<Text>,
+    pub(super) subnet: Option<Text>,
+    pub(super) private_addresses: List<IpAddr>,
+    pub(super) ip_forwarding: bool,
+    pub(super) device: Option<Spanned<Device>>,
+}
+
+read_table!(Nic, "a NIC", |fields| {}
+    name: fields.required("name"),
+    subnet: fields.required("subnet"),
+    private_addresses: fields.filled_list("private_addresses"),
+    ip_forwarding: fields.flag("ip_forwarding"),
+    device: fields.optional("device"),
+);
+
+/// `[gateway]`
+#[derive(Debug)]
+pub(super) struct Gateway {
+    pub(super) virtual_network: Option<Text>,
+    pub(super) learned_routes: List<IpNet>,
+    pub(super) device: Option<Spanned<Device>>,
+}
+
+read_table!(Gateway, "[gateway]", |fields| {}
+    virtual_network: fields.required("virtual_network"),
+    learned_routes: fields.list("learned_routes"),
+    device: fields.optional("device"),
+);
+
+/// `[internet]`
+#[derive(Debug)]
+pub(super) struct Internet {
+    pub(super) public_addresses: List<IpAddr>,
+    pub(super) device: Option<Spanned<Device>>,
+}
+
+read_table!(Internet, "[internet]", |fields| {}
+    public_addresses: fields.list("public_addresses"),
+    device: fields.optional("device"),
+);
+
+/// `[backbone]`
+#[derive(Debug)]
+pub(super) struct Backbone {
+    pub(super) device: Option<Spanned<Device>>,
+}
+
+read_table!(Backbone, "[backbone]", |fields| {}
+    device: fields.optional("device"),
+);
+
+/// `[[service]]`
+#[derive(Debug)]
+pub(super) struct Service {
+    pub(super) name: Option<Text>,
+    pub(super) service: Option<Text>,
+    pub(super) location: Option<Text>,
+    pub(super) id: Option<Text>,
+    pub(super) addresses: List<IpAddr>,
+    pub(super) host_names: List<String>,
+    pub(super) device: Option<Spanned<Device>>,
+}
+
+read_table!(Service, "a service", |fields| { fields.not_enforced("firewall"); }
+    name: fields.required("name"),
+    service: fields.required("service"),
+    location: fields.optional("location"),
+    id: fields.optional("id"),
+    addresses: fields.filled_list("addresses"),
+    host_names: fields.list("host_names"),
+    device: fields.optional("device"),
+);
+
+/// `device = { … }`
+#[derive(Debug)]
+pub(super) struct Device {
+    pub(super) tun: Option<Text>,
+    pub(super) ethernet: Option<Text>,
+    pub(super) netns: Option<Text>,
+    pub(super) mtu: Option<Spanned<i64>>,
+    pub(super) link: Option<Spanned<Link>>,
+    pub(super) pcap: Option<Text>,
+    pub(super) addresses: List<InterfaceAddress>,
+    pub(super) next_hop: Option<Spanned<OneOrMany<IpAddr>>>,
+}
+
+read_table!(Device, "a device", |fields| {}
+    tun: fields.optional("tun"),
+    ethernet: fields.optional("ethernet"),
+    netns: fields.optional("netns"),
+    mtu: fields.optional("mtu"),
+    link: fields.optional("link"),
+    pcap: fields.optional("pcap"),
+    addresses: fields.list("addresses"),
+    next_hop: fields.optional("next_hop"),
+);
+
+/// `link = { … }`
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) delay: Option<Spanned<Delay>>,
+    pub(super) rate: Option<Spanned<Rate>>,
+    pub(super) loss: Option<Spanned<Probability>>,
+    pub(super) reorder: Option<Spanned<Probability>>,
+    pub(super) seed: Option<Spanned<i64>>,
+}
+
+read_table!(Link, "a link", |fields| {}
+    delay: fields.optional("delay"),
+    rate: fields.optional("rate"),
+    loss: fields.optional("loss"),
+    reorder: fields.optional("reorder"),
+    seed: fields.optional("seed"),
+);
+
+/// `[lab]`
+#[derive(Debug)]
+pub(super) struct Lab {
+    pub(super) hosts: List<LabHost>,
+}
+
+read_table!(Lab, "[lab]", |fields| {}
+    hosts: fields.list("host"),
+);
+
+/// `[[lab.host]]`
+#[derive(Debug)]
+pub(super) struct LabHost {
+    pub(super) netns: Option<Text>,
+    pub(super) masquerade: Option<Spanned<OneOrMany<IpAddr>>>,
+    pub(super) connect: Option<Spanned<Connect>>,
+    pub(super) web: List<IpAddr>,
+    pub(super) web_names: List<String>,
+}
+
+read_table!(LabHost, "a lab host", |fields| {}
+    netns: fields.required("netns"),
+    masquerade: fields.optional("masquerade"),
+    connect: fields.optional("connect"),
+    web: fields.list("web"),
+    web_names: fields.list("web_names"),
+);
+
+/// `connect = { to = … }`
+#[derive(Debug)]
+pub(super) struct Connect {
+    pub(super) to: Option<Text>,
+}
+
+read_table!(Connect, "`connect`", |fields| {}
+    to: fields.required("to"),
+);
