@@ -24,5 +24,7 @@
 
 pub mod model;
 pub mod packet;
+pub mod plan;
+pub mod snapshot;
 pub mod table;
 pub mod tags;
