@@ -24,7 +24,9 @@
 
 pub mod model;
 pub mod packet;
+pub mod path;
 pub mod plan;
 pub mod snapshot;
 pub mod table;
 pub mod tags;
+pub mod telemetry;

@@ -1,0 +1,92 @@
+//! What is sent back: ICMP errors in the name of the router of the port that the packet came from, and TCP resets in
+//! the name of the other end.
+
+use std::net::IpAddr;
+
+use super::core::Core;
+use super::egress::Egress;
+use super::flow::{Family, FlowState};
+use crate::packet::frame::Frame;
+use crate::packet::icmp::{self, IcmpError};
+use crate::packet::parse::Parsed;
+use crate::packet::tcp::{self, Reset};
+use crate::snapshot::PortId;
+use crate::table::flow::{Direction, FlowKey};
+
+/// Sends an ICMP error about a packet back to where it came from, in the name of the router of the first port of `via`
+/// that has one. False where the rules allow none (RFC 1812 section 4.3.2.7, RFC 4443 section 2.4), their rate is used
+/// up, or there is no router.
+pub(super) fn icmp_error(
+    core: &mut Core,
+    error: IcmpError,
+    via: (PortId, PortId),
+    frame: &Frame,
+    parsed: &Parsed,
+    now: u64,
+    egress: &mut impl Egress,
+) -> bool {
+    let router = |port: PortId| {
+        let port = core.snapshot.port(port)?;
+        if parsed.is_v4() { port.router_v4.map(IpAddr::V4) } else { port.router_v6.map(IpAddr::V6) }
+    };
+    let Some(from) = router(via.0).or_else(|| router(via.1)) else { return false };
+    if !icmp::build_error(error, frame.bytes(), parsed, from, &mut core.scratch) || !core.may_send_error(now) {
+        return false;
+    }
+    let sent = egress.send(now, via.0, &mut core.scratch).is_ok();
+    if sent {
+        core.counters.generated.add(1);
+    }
+    sent
+}
+
+/// Resets both ends of a TCP connection in each other's name.
+pub(super) fn reset_both<A: Family>(
+    core: &mut Core,
+    keys: &[(Direction, FlowKey<A>); 2],
+    state: &FlowState,
+    now: u64,
+    egress: &mut impl Egress,
+) {
+    for (direction, key) in keys {
+        let numbers = state.reset_numbers(*direction);
+        match (numbers.acknowledged, numbers.sent) {
+            (Some(acknowledged), sent) => {
+                reset_sender(core, key, acknowledged, None, now, egress);
+                if let Some(sent) = sent.filter(|sent| *sent != acknowledged) {
+                    reset_sender(core, key, sent, None, now, egress);
+                }
+            }
+            // It has acknowledged nothing: it is in SYN-SENT, where only an acknowledgment of its SYN counts
+            // (RFC 9293 section 3.10.7.3).
+            (None, sent) => {
+                if let Some(unanswered) = numbers.unanswered {
+                    reset_sender(core, key, sent.unwrap_or(0), Some(unanswered), now, egress);
+                }
+            }
+        }
+    }
+}
+
+/// Resets the end that sends in the direction of `key`, in the name of the end that it talks to.
+pub(super) fn reset_sender<A: Family>(
+    core: &mut Core,
+    key: &FlowKey<A>,
+    sequence: u32,
+    acknowledgment: Option<u32>,
+    now: u64,
+    egress: &mut impl Egress,
+) {
+    let reset = Reset {
+        source: key.destination.to_ip(),
+        destination: key.source.to_ip(),
+        source_port: key.destination_port,
+        destination_port: key.source_port,
+        sequence,
+        acknowledgment,
+    };
+    tcp::build_reset(&reset, &mut core.scratch);
+    if egress.send(now, PortId(key.port), &mut core.scratch).is_ok() {
+        core.counters.generated.add(1);
+    }
+}

@@ -1,0 +1,115 @@
+//! Counters of one worker. Written by that worker alone, read by anyone at any time: plain loads and stores of relaxed
+//! atomics, no read-modify-write.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::verdict::{Answer, DropReason};
+
+/// A counter with a single writer.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds to it. Only the owning worker may call this.
+    #[inline]
+    pub fn add(&self, count: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(count), Relaxed);
+    }
+
+    /// Its value now.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
+    /// Sets a gauge. Only the owning worker may call this.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Relaxed);
+    }
+}
+
+/// What one worker counts. Packets are counted as they come from the device: a super-packet is one.
+#[derive(Debug)]
+pub struct Counters {
+    /// Packets received from ports.
+    pub received: Counter,
+    /// Bytes of received packets, from the IP header on.
+    pub received_bytes: Counter,
+    /// Received packets that were super-packets.
+    pub received_super: Counter,
+    /// Packets forwarded.
+    pub forwarded: Counter,
+    /// Bytes of forwarded packets.
+    pub forwarded_bytes: Counter,
+    /// Packets answered, by [`Answer`].
+    pub answered: Vec<Counter>,
+    /// Packets dropped, by [`DropReason`].
+    pub dropped: Vec<Counter>,
+    /// Packets made here: ICMP errors and TCP resets that left.
+    pub generated: Counter,
+    /// Packets given to the worker that owns their flow.
+    pub handed_over: Counter,
+    /// Packets taken from other workers.
+    pub taken_over: Counter,
+    /// Packets that met a flow of this generation.
+    pub flow_hits: Counter,
+    /// Packets that met no flow.
+    pub flow_misses: Counter,
+    /// Flows made.
+    pub flows_created: Counter,
+    /// Flows that ended by their timer.
+    pub flows_expired: Counter,
+    /// Flows decided again under a newer generation with the same outcome.
+    pub flows_kept: Counter,
+    /// TCP flows that were reset because their path changed.
+    pub flows_reset: Counter,
+    /// Other flows that were moved to another path, or ended because there is none any more.
+    pub flows_moved: Counter,
+    /// Flows now.
+    pub flows: Counter,
+}
+
+impl Counters {
+    /// All at zero.
+    pub fn new() -> Self {
+        Self {
+            received: Counter::default(),
+            received_bytes: Counter::default(),
+            received_super: Counter::default(),
+            forwarded: Counter::default(),
+            forwarded_bytes: Counter::default(),
+            answered: Answer::ALL.iter().map(|_| Counter::default()).collect(),
+            dropped: DropReason::ALL.iter().map(|_| Counter::default()).collect(),
+            generated: Counter::default(),
+            handed_over: Counter::default(),
+            taken_over: Counter::default(),
+            flow_hits: Counter::default(),
+            flow_misses: Counter::default(),
+            flows_created: Counter::default(),
+            flows_expired: Counter::default(),
+            flows_kept: Counter::default(),
+            flows_reset: Counter::default(),
+            flows_moved: Counter::default(),
+            flows: Counter::default(),
+        }
+    }
+
+    /// Counts one answered packet.
+    pub fn count_answer(&self, answer: Answer) {
+        if let Some(counter) = self.answered.get(answer as usize) {
+            counter.add(1);
+        }
+    }
+
+    /// Counts one dropped packet.
+    pub fn count_drop(&self, reason: DropReason) {
+        if let Some(counter) = self.dropped.get(reason as usize) {
+            counter.add(1);
+        }
+    }
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,62 @@
+//! What would become of a packet: the stages of forwarding, run with an observer that writes down each decision.
+
+use super::observer::{Observer, Recorder, StageRecord};
+use super::order::{self, Decision};
+use super::subject::Subject;
+use super::verdict::DropReason;
+use crate::packet::frame::Frame;
+use crate::packet::parse;
+use crate::snapshot::{PortId, Snapshot};
+
+/// The way of a hypothetical packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explanation {
+    /// Every stage that it met, in order.
+    pub stages: Vec<StageRecord>,
+    /// What the stages decided.
+    pub result: Result<Decision, DropReason>,
+}
+
+/// Explains what becomes of a packet that enters through a port and meets no flow. Changes nothing.
+pub fn explain(snapshot: &Snapshot, ingress: PortId, frame: &Frame) -> Explanation {
+    let mut recorder = Recorder::default();
+    let result = decide(snapshot, ingress, frame, &mut recorder);
+    Explanation { stages: recorder.records, result }
+}
+
+fn decide(
+    snapshot: &Snapshot,
+    ingress: PortId,
+    frame: &Frame,
+    recorder: &mut Recorder,
+) -> Result<Decision, DropReason> {
+    let parsed = match parse::parse(frame.bytes()) {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            let reason = DropReason::from(error);
+            recorder.stage(|| StageRecord::new("parse", format!("drop: {}", reason.name())).with(reason.text()));
+            return Err(reason);
+        }
+    };
+    let name = snapshot.port(ingress).map_or("?", |port| port.name.as_str());
+    recorder.stage(|| {
+        StageRecord::new("parse", format!("{} to {}", parsed.source(), parsed.destination()))
+            .with(format!("IP protocol {}, hop limit {}", parsed.protocol, parsed.hop_limit))
+            .with(format!("entered through {name}"))
+    });
+    recorder.stage(|| {
+        StageRecord::new("flow", "miss")
+            .with("decided as the first packet of a new flow; later ones replay the outcome")
+    });
+    let decision = order::decide(snapshot, &Subject::of(ingress, &parsed), recorder)?;
+    if parsed.hop_limit <= 1 {
+        let reason = DropReason::HopLimitExceeded;
+        recorder.stage(|| StageRecord::new("hop limit", format!("ends here: {}", reason.name())).with(reason.text()));
+        return Err(reason);
+    }
+    recorder.stage(|| {
+        let egress = snapshot.port(decision.egress).map_or("?", |port| port.name.as_str());
+        StageRecord::new("send", format!("out of {egress} under generation {}", snapshot.generation))
+    });
+    Ok(decision)
+}

@@ -1,0 +1,46 @@
+//! The packet's way: one file per stage, and one file, [`order`], that is only their order.
+//!
+//! ```text
+//!  parse -> flow? --hit--> replay -> send
+//!             |miss
+//!             v
+//!  origin -> [NSG out] -> route -> [endpoint policy] -> source -> [firewall, NSG in] -> install flow -> replay -> send
+//! ```
+//!
+//! Stages in brackets come with their features; their place is fixed. A packet ends in exactly one [`Verdict`], so
+//! packets received equal packets forwarded plus answered plus dropped, always.
+//!
+//! [`forwarder::Forwarder`] is the path of one worker. [`explain()`] runs the same stages with an observer that writes
+//! down each decision; in forwarding the observer is [`observer::Silent`] and costs nothing.
+//!
+//! # Invariants
+//! - A hit takes no lock and allocates nothing; it never reads policy.
+//! - A flow is replayed only under the generation that it was decided under.
+//! - Time is passed in, in milliseconds of the caller's monotonic clock.
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+
+mod answer;
+mod core;
+pub mod counters;
+mod egress;
+pub mod explain;
+pub mod flow;
+pub mod forwarder;
+mod icmp_error;
+mod install;
+pub mod observer;
+pub mod order;
+pub mod origin;
+mod redecide;
+pub mod route;
+pub mod source;
+pub mod subject;
+pub mod verdict;
+mod way;
+
+pub use egress::{Egress, SendFailure};
+pub use explain::{Explanation, explain};
+pub use forwarder::Forwarder;
+pub use observer::StageRecord;
+pub use verdict::{Answer, DropReason, Verdict};

@@ -1,0 +1,156 @@
+//! What became of a packet. Names are append-only once released: metrics and flow logs carry them.
+
+use crate::packet::parse::ParseError;
+use crate::snapshot::{PortId, Unroutable};
+
+/// What became of one received packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It left through a port.
+    Forwarded(PortId),
+    /// It ended here and something was sent back, or it ended here with its flow.
+    Answered(Answer),
+    /// It was dropped.
+    Dropped(DropReason),
+    /// It belongs to a flow of another worker, which gives the verdict.
+    HandOver(u16),
+}
+
+/// Defines an enum whose variants have a stable name and a text, from one list.
+macro_rules! named {
+    ($(#[$outer:meta])* $type:ident { $($(#[$inner:meta])* $variant:ident = $name:literal, $text:literal;)+ }) => {
+        $(#[$outer])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum $type {
+            $($(#[$inner])* #[doc = $text] $variant,)+
+        }
+
+        impl $type {
+            /// Every value in the order of its counter.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The stable name, as counters and logs carry it.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+
+            /// One sentence for people.
+            pub const fn text(self) -> &'static str {
+                match self { $(Self::$variant => $text,)+ }
+            }
+        }
+    };
+}
+
+named! {
+    /// Why a packet ended in an answer.
+    Answer {
+        TimeExceeded = "time_exceeded", "The hop limit ended here; an ICMP time exceeded went back.";
+        PacketTooBig = "packet_too_big", "Larger than the next MTU and not to be fragmented; an ICMP error with the MTU went back.";
+        Reset = "reset", "Its connection was closed because its path or source address changed; TCP resets went out.";
+    }
+}
+
+named! {
+    /// Why a packet was dropped.
+    DropReason {
+        HopLimitExceeded = "hop_limit_exceeded", "The hop limit ended here and no answer may be sent.";
+        PacketTooBig = "packet_too_big", "Larger than the next MTU and neither fragmentation nor an answer is allowed.";
+        SpoofedSource = "spoofed_source", "The source address is not one that this port may send from.";
+        MulticastDestination = "multicast_destination", "Multicast and broadcast are not forwarded.";
+        LinkLocal = "link_local", "Link-local and unspecified addresses are not forwarded.";
+        PlatformAddress = "platform_address", "The destination is a platform address, which no route serves.";
+        UnknownPort = "unknown_port", "The packet came from, or should leave through, a port that the snapshot does not have.";
+        Unsolicited = "unsolicited", "Services and the backbone start no flows, and no flow leads back.";
+        NoPublicAddress = "no_public_address", "From the internet to an address that nothing here has.";
+        NoRoute = "no_route", "No route matches the destination.";
+        NextHopNone = "next_hop_none", "The winning route's next hop is None.";
+        AddressUnassigned = "address_unassigned", "Inside the virtual network or a peered one, and no NIC has the address.";
+        NoGateway = "no_gateway", "The next hop is the virtual network gateway, and there is none to use.";
+        ApplianceUnreachable = "appliance_unreachable", "No NIC of this or a directly peered network has the appliance's address.";
+        ApplianceWithoutForwarding = "appliance_without_ip_forwarding", "The appliance's NIC has no ip_forwarding.";
+        NoSuchResource = "no_such_resource", "The destination is a service's, and no resource has the address.";
+        NoInternetEdge = "no_internet_edge", "The next hop is the internet, and there is no edge.";
+        NoDevice = "no_device", "The next port has no device.";
+        ForwardedTrafficRefused = "forwarded_traffic_refused", "The peering does not allow forwarded traffic, and the source is outside the sender's network.";
+        Loop = "loop", "The next hop is the port that the packet came from.";
+        NoOutboundAddress = "no_outbound_address", "The next hop needs a public source address, and there is none.";
+        NoFreePort = "no_free_port", "Every translated port towards this destination is in use.";
+        FragmentNotTranslatable = "fragment_not_translatable", "A fragment without ports needs its source translated.";
+        FragmentWithoutFlow = "fragment_without_flow", "A fragment from a service whose whole packets belong to a flow; fragments are matched by addresses and protocol only.";
+        FlowTableFull = "flow_table_full", "The flow table is at its limit.";
+        FlowConflict = "flow_conflict", "Another flow's replies have the same addresses and ports at the same port.";
+        FlowMoved = "flow_moved", "A packet of a flow whose path changed, from the old path.";
+        IcmpErrorWithoutFlow = "icmp_error_without_flow", "An ICMP error about a packet that no flow here sent.";
+        IcmpErrorMalformed = "icmp_error_malformed", "An ICMP error that does not quote a packet.";
+        EgressQueueFull = "egress_queue_full", "The device of the next port takes no more packets now.";
+        EgressFailed = "egress_failed", "The device of the next port refused the packet.";
+        NeighbourUnknown = "neighbour_unknown", "The link-layer address of the next hop is not known yet.";
+        HandOverFull = "hand_over_full", "The ring to the worker that owns the flow is full.";
+        Empty = "malformed_empty", "The packet has no bytes.";
+        Truncated = "malformed_truncated", "The packet ends before its header does.";
+        Version = "malformed_version", "Neither IPv4 nor IPv6.";
+        HeaderLength = "malformed_header_length", "The IP header's length is impossible.";
+        TotalLength = "malformed_total_length", "The IP header's total length does not fit the packet.";
+        HeaderChecksum = "malformed_header_checksum", "The IPv4 header checksum is wrong.";
+        Options = "malformed_options", "The IPv4 options do not fit their room.";
+        ExtensionHeaders = "malformed_extension_headers", "Too many or broken IPv6 extension headers.";
+        TransportHeader = "malformed_transport_header", "The transport header is truncated or impossible.";
+        SourceRouting = "source_routing", "The sender asks for source routing.";
+    }
+}
+
+impl From<ParseError> for DropReason {
+    fn from(error: ParseError) -> Self {
+        match error {
+            ParseError::Empty => Self::Empty,
+            ParseError::Truncated => Self::Truncated,
+            ParseError::BadVersion => Self::Version,
+            ParseError::BadHeaderLength => Self::HeaderLength,
+            ParseError::BadTotalLength => Self::TotalLength,
+            ParseError::BadIpv4Checksum => Self::HeaderChecksum,
+            ParseError::BadIpv4Options => Self::Options,
+            ParseError::Ipv6ExtensionTooDeep
+            | ParseError::TruncatedIpv6Extension
+            | ParseError::Ipv6HopByHopNotFirst => Self::ExtensionHeaders,
+            ParseError::TruncatedTransport | ParseError::BadTransportHeader => Self::TransportHeader,
+            ParseError::SourceRouting => Self::SourceRouting,
+        }
+    }
+}
+
+impl From<Unroutable> for DropReason {
+    fn from(reason: Unroutable) -> Self {
+        match reason {
+            Unroutable::NoRoute => Self::NoRoute,
+            Unroutable::NextHopNone => Self::NextHopNone,
+            Unroutable::AddressUnassigned => Self::AddressUnassigned,
+            Unroutable::NoGateway => Self::NoGateway,
+            Unroutable::ApplianceUnreachable => Self::ApplianceUnreachable,
+            Unroutable::ApplianceWithoutForwarding => Self::ApplianceWithoutForwarding,
+            Unroutable::NoSuchResource => Self::NoSuchResource,
+            Unroutable::NoInternetEdge => Self::NoInternetEdge,
+            Unroutable::NoDevice => Self::NoDevice,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn names_are_unique_and_in_counter_order() {
+        let names: HashSet<_> = DropReason::ALL.iter().map(|reason| reason.name()).collect();
+        assert_eq!(names.len(), DropReason::ALL.len());
+        for (index, reason) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, index);
+            assert!(reason.text().ends_with('.'));
+        }
+        for (index, answer) in Answer::ALL.iter().enumerate() {
+            assert_eq!(*answer as usize, index);
+        }
+    }
+}

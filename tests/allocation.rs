@@ -1,0 +1,86 @@
+//! A packet that meets a flow allocates nothing: counted by an allocator of this test's own.
+
+#[path = "behaviour/bench.rs"]
+#[allow(dead_code, reason = "shared with the behaviour tests, which use more of it")]
+mod bench;
+#[path = "behaviour/packets.rs"]
+#[allow(dead_code, reason = "shared with the behaviour tests, which use more of it")]
+mod packets;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use sidestep::packet::frame::Frame;
+use sidestep::path::{Egress, SendFailure, Verdict};
+use sidestep::snapshot::PortId;
+
+use bench::Bench;
+use packets::{Tcp, udp};
+
+thread_local! {
+    static COUNT: Cell<u64> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+// SAFETY: every call goes to the system's allocator unchanged; the count is a plain thread-local cell.
+#[allow(unsafe_code, reason = "the trait of allocators is unsafe; this is a test")]
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        COUNT.with(|count| count.set(count.get() + 1));
+        // SAFETY: the caller keeps the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps the contract of `dealloc`.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Takes every packet and keeps none.
+struct Sink(u64);
+
+impl Egress for Sink {
+    fn send(&mut self, _now: u64, _port: PortId, _frame: &mut Frame) -> Result<(), SendFailure> {
+        self.0 += 1;
+        Ok(())
+    }
+}
+
+#[test]
+fn a_flow_hit_allocates_nothing() {
+    let mut bench = Bench::with_endpoint();
+    let (vm1, vm3, service) = (bench.port("vm1"), bench.port("vm3"), bench.port("contosodata"));
+    bench.forward("vm1", Tcp::default().bytes(), "contosodata");
+    bench.forward("vm1", udp(("fd00:1:0:1::4", 5), ("2603:1020:206:100::10", 443), b"x"), "contosodata");
+    let translated = bench.forward("vm3", udp(("10.1.3.4", 5), ("198.51.100.80", 53), b"x"), "internet");
+    let internet = bench.port("internet");
+    let packets = [
+        (vm1, Tcp { flags: "A", acknowledgment: 1, ..Tcp::default() }.bytes()),
+        (service, Tcp { from: ("20.60.1.10", 443), to: ("10.1.1.4", 40_000), flags: "SA", ..Tcp::default() }.bytes()),
+        (vm1, udp(("fd00:1:0:1::4", 5), ("2603:1020:206:100::10", 443), b"y")),
+        (vm3, udp(("10.1.3.4", 5), ("198.51.100.80", 53), b"y")),
+        (internet, udp(("198.51.100.80", 53), ("203.0.113.200", translated.source_port), b"y")),
+    ];
+    let mut frame = Frame::new();
+    let mut sink = Sink(0);
+    let before = COUNT.with(Cell::get);
+    for _ in 0..1_000 {
+        for (port, packet) in &packets {
+            frame.set_packet(packet);
+            let verdict = bench.forwarder.receive(bench.now, *port, &mut frame, &mut sink);
+            assert!(matches!(verdict, Verdict::Forwarded(_)), "{verdict:?}");
+        }
+    }
+    assert_eq!(COUNT.with(Cell::get) - before, 0, "allocations in 5,000 flow hits");
+    assert_eq!(sink.0, 5_000);
+    assert_eq!(bench.report().flow_hits, 5_000);
+    // The counter counts: a box is one.
+    let boxed = std::hint::black_box(Box::new(1_u64));
+    assert_eq!(COUNT.with(Cell::get) - before, 1);
+    drop(boxed);
+}

@@ -1,0 +1,297 @@
+//! A node without devices: one worker's path over the ports of a document, with what it sends kept in a list.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use sidestep::model::network::{Network, ServiceEndpoint};
+use sidestep::packet::frame::Frame;
+use sidestep::path::counters::Counters;
+use sidestep::path::forwarder::{FlowSummary, Settings};
+use sidestep::path::{Answer, DropReason, Egress, Forwarder, SendFailure, Verdict};
+use sidestep::plan::Plan;
+use sidestep::snapshot::{PortId, Snapshot};
+use sidestep::table::port_pool::PortRange;
+use sidestep::tags::Catalogue;
+use sidestep::telemetry::counters::Report;
+
+use crate::packets::{Seen, decode};
+
+/// Two spokes, a hub with an appliance and the gateway, an internet edge and a service: the networks that the tests
+/// walk through. Lines of `{extra}` come from the test.
+pub(crate) const NETWORK: &str = r#"
+location = "westeurope"
+
+[[virtual_network]]
+name = "spoke"
+address_space = ["10.1.0.0/16", "fd00:1::/48"]
+peerings = [{ remote = "hub", allow_forwarded_traffic = true, use_remote_gateways = true }]
+
+  [[virtual_network.subnet]]
+  name = "workload"
+  address_prefixes = ["10.1.1.0/24", "fd00:1:0:1::/64"]
+  route_table = "to-on-premises"
+
+  [[virtual_network.subnet]]
+  name = "inspected"
+  address_prefixes = ["10.1.2.0/24", "fd00:1:0:2::/64"]
+  route_table = "to-appliance"
+
+  [[virtual_network.subnet]]
+  name = "open"
+  address_prefixes = ["10.1.3.0/24", "fd00:1:0:3::/64"]
+
+[[virtual_network]]
+name = "hub"
+address_space = ["10.0.0.0/16", "fd00:0:1::/48"]
+peerings = [
+  { remote = "spoke", allow_gateway_transit = true, allow_forwarded_traffic = true },
+  { remote = "strict" },
+]
+
+  [[virtual_network.subnet]]
+  name = "GatewaySubnet"
+  address_prefixes = ["10.0.0.0/24", "fd00:0:1:1::/64"]
+
+  [[virtual_network.subnet]]
+  name = "appliances"
+  address_prefixes = ["10.0.100.0/24", "fd00:0:1:100::/64"]
+
+[[virtual_network]]
+name = "strict"
+address_space = ["10.3.0.0/16"]
+peerings = [{ remote = "hub" }]
+
+  [[virtual_network.subnet]]
+  name = "only"
+  address_prefixes = ["10.3.1.0/24"]
+
+[[route_table]]
+name = "to-on-premises"
+routes = [
+  { name = "default", address_prefix = "0.0.0.0/0", next_hop_type = "VirtualNetworkGateway" },
+  { name = "default6", address_prefix = "::/0", next_hop_type = "VirtualNetworkGateway" },
+]
+
+[[route_table]]
+name = "to-appliance"
+routes = [
+  { name = "default", address_prefix = "0.0.0.0/0", next_hop_type = "VirtualAppliance", next_hop_ip_address = "10.0.100.4" },
+  { name = "sink", address_prefix = "198.18.0.0/15", next_hop_type = "None" },
+  { name = "dead", address_prefix = "192.0.2.0/24", next_hop_type = "VirtualAppliance", next_hop_ip_address = "10.0.100.9" },
+  { name = "deaf", address_prefix = "198.51.100.0/24", next_hop_type = "VirtualAppliance", next_hop_ip_address = "10.1.3.4" },
+]
+
+[[nic]]
+name = "vm1"
+subnet = "spoke/workload"
+private_addresses = ["10.1.1.4", "fd00:1:0:1::4"]
+device = { tun = "t-vm1" }
+
+[[nic]]
+name = "vm2"
+subnet = "spoke/inspected"
+private_addresses = ["10.1.2.4", "fd00:1:0:2::4"]
+device = { tun = "t-vm2" }
+
+[[nic]]
+name = "vm3"
+subnet = "spoke/open"
+private_addresses = ["10.1.3.4", "fd00:1:0:3::4"]
+device = { tun = "t-vm3" }
+
+[[nic]]
+name = "appliance"
+subnet = "hub/appliances"
+private_addresses = ["10.0.100.4", "fd00:0:1:100::4"]
+ip_forwarding = true
+device = { tun = "t-nva" }
+
+[[nic]]
+name = "vm4"
+subnet = "strict/only"
+private_addresses = ["10.3.1.4"]
+device = { tun = "t-vm4" }
+
+[gateway]
+virtual_network = "hub"
+learned_routes = ["192.168.0.0/16", "fd00:c0a8::/32"]
+device = { tun = "t-gw" }
+
+[internet]
+public_addresses = ["203.0.113.200", "2001:db8:ffff::200"]
+device = { tun = "t-edge" }
+
+[[service]]
+name = "contosodata"
+service = "Microsoft.Storage"
+location = "westeurope"
+addresses = ["20.60.1.10", "2603:1020:206:100::10"]
+device = { tun = "t-store" }
+"#;
+
+/// The catalogue that ships with the project.
+pub(crate) fn catalogue() -> Arc<Catalogue> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/service-tags.json");
+    Arc::new(Catalogue::load(&path).unwrap())
+}
+
+/// The ports' side: keeps what is sent, or refuses it.
+#[derive(Default)]
+pub(crate) struct Sent {
+    pub(crate) packets: Vec<(PortId, Vec<u8>, Frame)>,
+    pub(crate) refuse: Option<SendFailure>,
+}
+
+impl Egress for Sent {
+    fn send(&mut self, _now: u64, port: PortId, frame: &mut Frame) -> Result<(), SendFailure> {
+        if let Some(failure) = self.refuse {
+            return Err(failure);
+        }
+        let mut copy = Frame::new();
+        copy.copy_from(frame);
+        self.packets.push((port, frame.bytes().to_vec(), copy));
+        Ok(())
+    }
+}
+
+/// A node under test. When it goes, its accounting has to balance.
+pub(crate) struct Bench {
+    pub(crate) network: Network,
+    pub(crate) forwarder: Forwarder,
+    pub(crate) sent: Sent,
+    pub(crate) now: u64,
+    counters: Arc<Counters>,
+}
+
+impl Bench {
+    /// The network above.
+    pub(crate) fn new() -> Self {
+        Self::with(NETWORK)
+    }
+
+    /// Another document.
+    pub(crate) fn with(document: &str) -> Self {
+        let network = sidestep::model::parse(document, Path::new("bench.toml"), None)
+            .unwrap_or_else(|mistakes| panic!("the document is wrong:\n{mistakes}"));
+        let snapshot = compile(&network, None);
+        let counters = Arc::new(Counters::new());
+        let settings = Settings {
+            flow_limit: 1_000,
+            seed: 7,
+            worker: 0,
+            port_range: PortRange { first: 1_024, last: u16::MAX },
+            directory: None,
+        };
+        let forwarder = Forwarder::new(Arc::new(snapshot), counters.clone(), settings);
+        Self { network, forwarder, sent: Sent::default(), now: 1_000, counters }
+    }
+
+    /// The network with a storage endpoint on `spoke/workload`.
+    pub(crate) fn with_endpoint() -> Self {
+        let mut bench = Self::new();
+        bench.set_endpoint("spoke/workload", true);
+        bench
+    }
+
+    pub(crate) fn port(&self, name: &str) -> PortId {
+        let found = self.forwarder.snapshot().ports.iter().position(|port| port.name == name);
+        PortId(found.unwrap_or_else(|| panic!("no port {name}")) as u16)
+    }
+
+    /// Turns the storage endpoint of a subnet on or off and lets the forwarder take the new snapshot; flows are
+    /// decided again when packets meet them, or by [`Bench::sweep`].
+    pub(crate) fn set_endpoint(&mut self, subnet: &str, on: bool) {
+        self.change(|network| {
+            let subnet = network.find_subnet(subnet).unwrap();
+            let endpoints =
+                &mut network.virtual_networks[subnet.virtual_network].subnets[subnet.subnet].service_endpoints;
+            endpoints.clear();
+            if on {
+                endpoints.push(ServiceEndpoint { service: "Microsoft.Storage".into(), locations: vec![] });
+            }
+        });
+    }
+
+    /// Changes the network in any way and publishes it.
+    pub(crate) fn change(&mut self, change: impl FnOnce(&mut Network)) {
+        change(&mut self.network);
+        let snapshot = compile(&self.network, Some(self.forwarder.snapshot()));
+        self.forwarder.adopt(Arc::new(snapshot));
+    }
+
+    /// Decides all flows again.
+    pub(crate) fn sweep(&mut self) {
+        while !self.forwarder.sweep(self.now, 16, &mut self.sent) {}
+    }
+
+    /// A packet enters through a port.
+    pub(crate) fn inject(&mut self, port: &str, packet: Vec<u8>) -> Verdict {
+        self.inject_frame(port, &mut Frame::from_packet(&packet))
+    }
+
+    pub(crate) fn inject_frame(&mut self, port: &str, frame: &mut Frame) -> Verdict {
+        let port = self.port(port);
+        self.forwarder.receive(self.now, port, frame, &mut self.sent)
+    }
+
+    /// A packet enters and must leave as one packet through a port.
+    #[track_caller]
+    pub(crate) fn forward(&mut self, from: &str, packet: Vec<u8>, to: &str) -> Seen {
+        let verdict = self.inject(from, packet);
+        assert_eq!(verdict, Verdict::Forwarded(self.port(to)), "from {from} to {to}");
+        let mut sent = self.take();
+        assert_eq!(sent.len(), 1, "one packet in, one out");
+        let (port, seen) = sent.remove(0);
+        assert_eq!(port, to);
+        seen
+    }
+
+    /// A packet enters and must be dropped for a reason, with nothing sent.
+    #[track_caller]
+    pub(crate) fn dropped(&mut self, from: &str, packet: Vec<u8>, reason: DropReason) {
+        assert_eq!(self.inject(from, packet), Verdict::Dropped(reason));
+        assert!(self.sent.packets.is_empty(), "a dropped packet sends nothing");
+    }
+
+    /// A packet enters and must be answered; gives what was sent.
+    #[track_caller]
+    pub(crate) fn answered(&mut self, from: &str, packet: Vec<u8>, answer: Answer) -> Vec<(String, Seen)> {
+        assert_eq!(self.inject(from, packet), Verdict::Answered(answer));
+        self.take()
+    }
+
+    /// What was sent since the last look, with the port's name.
+    pub(crate) fn take(&mut self) -> Vec<(String, Seen)> {
+        let packets = std::mem::take(&mut self.sent.packets);
+        packets
+            .into_iter()
+            .map(|(port, bytes, _)| (self.forwarder.snapshot().port(port).unwrap().name.clone(), decode(&bytes)))
+            .collect()
+    }
+
+    pub(crate) fn report(&self) -> Report {
+        Report::sum(std::slice::from_ref(&self.counters))
+    }
+
+    pub(crate) fn flows(&self) -> Vec<FlowSummary> {
+        let mut flows = Vec::new();
+        self.forwarder.visit_flows(usize::MAX, |flow| flows.push(flow));
+        flows
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            let report = self.report();
+            assert_eq!(report.unaccounted(), 0, "in = out + answers + drops: {report:#?}");
+            assert_eq!(report.flows as usize, self.forwarder.flow_count(), "the flow gauge");
+        }
+    }
+}
+
+fn compile(network: &Network, previous: Option<&Snapshot>) -> Snapshot {
+    let generation = previous.map_or(1, |previous| previous.generation + 1);
+    let plan = Plan::new(Arc::new(network.clone()), catalogue());
+    plan.compile(generation, previous).unwrap()
+}

@@ -1,0 +1,236 @@
+//! Flows across changes: an endpoint is switched under them.
+
+use sidestep::path::{Answer, DropReason};
+
+use crate::bench::Bench;
+use crate::packets::{Seen, Tcp, echo, udp};
+
+const CLIENT: (&str, u16) = ("10.1.1.4", 40_000);
+const SERVICE: (&str, u16) = ("20.60.1.10", 443);
+
+/// Opens a TCP connection from vm1 to the service through a port; both sides have then acknowledged.
+fn connect(bench: &mut Bench, through: &str) {
+    bench.forward("vm1", Tcp { from: CLIENT, to: SERVICE, ..Tcp::default() }.bytes(), through);
+    let answer =
+        Tcp { from: SERVICE, to: CLIENT, flags: "SA", sequence: 9_000, acknowledgment: 1_001, ..Tcp::default() };
+    bench.forward(through, answer.bytes(), "vm1");
+    bench.forward("vm1", data(1_001, 9_001, b"").bytes(), through);
+}
+
+fn data(sequence: u32, acknowledgment: u32, payload: &'static [u8]) -> Tcp<'static> {
+    Tcp { from: CLIENT, to: SERVICE, flags: "A", sequence, acknowledgment, payload, ..Tcp::default() }
+}
+
+fn reset_to<'a>(sent: &'a [(String, Seen)], port: &str) -> Vec<&'a Seen> {
+    sent.iter().filter(|(name, _)| name == port).map(|(_, seen)| seen).collect()
+}
+
+#[test]
+fn an_open_connection_is_reset_at_both_ends_when_its_path_changes() {
+    let mut bench = Bench::new();
+    connect(&mut bench, "gateway");
+    bench.set_endpoint("spoke/workload", true);
+    let sent = bench.answered("vm1", data(1_001, 9_001, b"hello").bytes(), Answer::Reset);
+    let client = reset_to(&sent, "vm1");
+    assert_eq!(client.len(), 1);
+    let tcp = client[0].tcp.as_ref().unwrap();
+    assert!(tcp.reset);
+    assert_eq!(tcp.sequence, 9_001, "exactly what the client expects next");
+    assert_eq!(client[0].source.to_string(), "20.60.1.10");
+    let service = reset_to(&sent, "gateway");
+    assert_eq!(service.len(), 1);
+    assert_eq!(service[0].tcp.as_ref().unwrap().sequence, 1_001, "exactly what the service expects next");
+    assert_eq!(service[0].source.to_string(), "10.1.1.4");
+    assert_eq!(bench.report().flows_reset, 1);
+    // The packet that met the change has not leaked to either path, and a new connection takes the new one.
+    let again = Tcp { from: ("10.1.1.4", 40_001), ..Tcp::default() };
+    bench.forward("vm1", again.bytes(), "contosodata");
+}
+
+#[test]
+fn an_idle_connection_is_reset_without_a_packet() {
+    let mut bench = Bench::new();
+    connect(&mut bench, "gateway");
+    bench.set_endpoint("spoke/workload", true);
+    bench.sweep();
+    let sent = bench.take();
+    assert_eq!(reset_to(&sent, "vm1").len(), 1);
+    assert_eq!(reset_to(&sent, "gateway").len(), 1);
+    assert_eq!(bench.report().flows_reset, 1);
+}
+
+#[test]
+fn data_that_is_not_acknowledged_yet_is_covered_by_a_second_reset() {
+    let mut bench = Bench::new();
+    connect(&mut bench, "gateway");
+    let response = Tcp {
+        from: SERVICE,
+        to: CLIENT,
+        flags: "A",
+        sequence: 9_001,
+        acknowledgment: 1_001,
+        payload: b"12345",
+        ..Tcp::default()
+    };
+    bench.forward("gateway", response.bytes(), "vm1");
+    bench.set_endpoint("spoke/workload", true);
+    bench.sweep();
+    let sent = bench.take();
+    let sequences: Vec<_> = reset_to(&sent, "vm1").iter().map(|seen| seen.tcp.as_ref().unwrap().sequence).collect();
+    assert_eq!(sequences, [9_001, 9_006]);
+}
+
+#[test]
+fn what_still_comes_of_a_reset_connection_is_answered_with_what_it_acknowledges() {
+    let mut bench = Bench::new();
+    connect(&mut bench, "gateway");
+    bench.set_endpoint("spoke/workload", true);
+    bench.sweep();
+    bench.take();
+    let late = Tcp { from: SERVICE, to: CLIENT, flags: "A", sequence: 9_500, acknowledgment: 1_777, ..Tcp::default() };
+    let sent = bench.answered("gateway", late.bytes(), Answer::Reset);
+    assert_eq!(sent.len(), 1);
+    assert_eq!(sent[0].0, "gateway");
+    assert_eq!(sent[0].1.tcp.as_ref().unwrap().sequence, 1_777);
+    // A reset is not answered with a reset.
+    bench.dropped("gateway", Tcp { flags: "R", ..late }.bytes(), DropReason::FlowMoved);
+    // The same ports may be used again at once.
+    bench.forward("vm1", Tcp { from: CLIENT, to: SERVICE, ..Tcp::default() }.bytes(), "contosodata");
+}
+
+#[test]
+fn the_switch_back_resets_too() {
+    let mut bench = Bench::with_endpoint();
+    connect(&mut bench, "contosodata");
+    bench.set_endpoint("spoke/workload", false);
+    let sent = bench.answered("vm1", data(1_001, 9_001, b"x").bytes(), Answer::Reset);
+    assert_eq!(reset_to(&sent, "contosodata").len(), 1);
+    bench.forward("vm1", Tcp { from: ("10.1.1.4", 40_002), ..Tcp::default() }.bytes(), "gateway");
+}
+
+#[test]
+fn a_syn_without_an_answer_moves_without_a_reset() {
+    let mut bench = Bench::new();
+    let syn = Tcp { from: CLIENT, to: SERVICE, ..Tcp::default() };
+    bench.forward("vm1", syn.bytes(), "gateway");
+    bench.set_endpoint("spoke/workload", true);
+    bench.forward("vm1", syn.bytes(), "contosodata");
+    assert_eq!(bench.report().flows_reset, 0);
+}
+
+#[test]
+fn other_protocols_move_over_with_the_next_packet() {
+    let mut bench = Bench::new();
+    bench.forward("vm1", udp(("10.1.1.4", 5_000), SERVICE, b"1"), "gateway");
+    bench.forward("vm1", echo("10.1.1.4", "20.60.1.10", false, 3, 64), "gateway");
+    bench.set_endpoint("spoke/workload", true);
+    bench.forward("vm1", udp(("10.1.1.4", 5_000), SERVICE, b"2"), "contosodata");
+    bench.forward("contosodata", udp(SERVICE, ("10.1.1.4", 5_000), b"3"), "vm1");
+    bench.dropped("gateway", echo("20.60.1.10", "10.1.1.4", true, 3, 64), DropReason::FlowMoved);
+    assert_eq!(bench.report().flows_moved, 2);
+}
+
+#[test]
+fn flows_that_a_change_does_not_touch_live_on() {
+    let mut bench = Bench::new();
+    let web = Tcp { to: ("198.51.100.80", 80), ..Tcp::default() };
+    bench.forward("vm1", web.bytes(), "gateway");
+    bench.forward("vm2", udp(("10.1.2.4", 1), ("10.1.3.4", 1), b""), "vm3");
+    bench.set_endpoint("spoke/workload", true);
+    bench.sweep();
+    assert!(bench.take().is_empty());
+    let report = bench.report();
+    assert_eq!((report.flows_kept, report.flows_reset, report.flows_moved), (2, 0, 0));
+    bench.forward("vm1", Tcp { flags: "A", sequence: 1_001, ..web }.bytes(), "gateway");
+    assert_eq!(bench.report().flow_hits, 1);
+}
+
+#[test]
+fn a_connection_whose_route_is_gone_ends_by_the_routes_name() {
+    let mut bench = Bench::new();
+    connect(&mut bench, "gateway");
+    bench.change(|network| network.gateway = None);
+    assert_eq!(
+        bench.inject("vm1", data(1_001, 9_001, b"x").bytes()),
+        sidestep::path::Verdict::Dropped(DropReason::NoGateway)
+    );
+    assert!(bench.take().is_empty());
+    let late = Tcp { from: SERVICE, to: CLIENT, flags: "A", sequence: 9_001, acknowledgment: 1_001, ..Tcp::default() };
+    assert_eq!(bench.inject("contosodata", late.bytes()), sidestep::path::Verdict::Dropped(DropReason::Unsolicited));
+}
+
+#[test]
+fn ports_keep_their_numbers_across_changes() {
+    let mut bench = Bench::new();
+    let before: Vec<_> = ["vm1", "vm4", "gateway", "internet", "contosodata"].map(|name| bench.port(name)).to_vec();
+    bench.change(|network| {
+        network.nics.remove(1);
+    });
+    let after: Vec<_> = ["vm1", "vm4", "gateway", "internet", "contosodata"].map(|name| bench.port(name)).to_vec();
+    assert_eq!(before, after);
+}
+
+#[test]
+fn a_late_reply_on_the_old_path_does_not_draw_a_flow_back_to_it() {
+    let mut bench = Bench::new();
+    let (client, service) = (("10.1.1.4", 5_000), SERVICE);
+    bench.forward("vm1", udp(client, service, b"1"), "gateway");
+    bench.set_endpoint("spoke/workload", true);
+    bench.sweep();
+    for _ in 0..3 {
+        bench.dropped("gateway", udp(service, client, b"late"), DropReason::FlowMoved);
+    }
+    bench.forward("vm1", udp(client, service, b"2"), "contosodata");
+    bench.dropped("gateway", udp(service, client, b"later"), DropReason::FlowConflict);
+    bench.forward("vm1", udp(client, service, b"3"), "contosodata");
+}
+
+#[test]
+fn a_late_syn_ack_on_the_old_path_is_reset_and_the_connection_opens_on_the_new_one() {
+    let mut bench = Bench::new();
+    let syn = Tcp { from: CLIENT, to: SERVICE, ..Tcp::default() };
+    bench.forward("vm1", syn.bytes(), "gateway");
+    bench.set_endpoint("spoke/workload", true);
+    bench.sweep();
+    let late = Tcp { from: SERVICE, to: CLIENT, flags: "SA", sequence: 9_000, acknowledgment: 1_001, ..Tcp::default() };
+    let sent = bench.answered("gateway", late.bytes(), Answer::Reset);
+    assert_eq!((sent[0].0.as_str(), sent[0].1.tcp.as_ref().unwrap().sequence), ("gateway", 1_001));
+    bench.forward("vm1", syn.bytes(), "contosodata");
+}
+
+#[test]
+fn a_reset_that_no_kernel_accepts_does_not_end_following() {
+    let mut bench = Bench::new();
+    connect(&mut bench, "gateway");
+    let stray = Tcp { from: SERVICE, to: CLIENT, flags: "R", sequence: 77, ..Tcp::default() };
+    bench.forward("gateway", stray.bytes(), "vm1");
+    assert_eq!(bench.flows()[0].state.phase.name(), "established");
+    bench.forward("gateway", Tcp { sequence: 9_001, ..stray }.bytes(), "vm1");
+    assert_eq!(bench.flows()[0].state.phase.name(), "closed");
+}
+
+#[test]
+fn the_rest_of_a_closed_connection_does_not_leak_to_the_new_path() {
+    let mut bench = Bench::new();
+    connect(&mut bench, "gateway");
+    let reset = Tcp { from: SERVICE, to: CLIENT, flags: "R", sequence: 9_001, ..Tcp::default() };
+    bench.forward("gateway", reset.bytes(), "vm1");
+    bench.set_endpoint("spoke/workload", true);
+    bench.answered("vm1", data(1_001, 9_001, b"x").bytes(), Answer::Reset);
+}
+
+#[test]
+fn a_connection_on_reused_ports_is_reset_by_its_own_numbers() {
+    let mut bench = Bench::new();
+    connect(&mut bench, "gateway");
+    // The same ports again with lower numbers, the old connection never closed.
+    bench.forward("vm1", Tcp { from: CLIENT, to: SERVICE, sequence: 500, ..Tcp::default() }.bytes(), "gateway");
+    let answer = Tcp { from: SERVICE, to: CLIENT, flags: "SA", sequence: 4_000, acknowledgment: 501, ..Tcp::default() };
+    bench.forward("gateway", answer.bytes(), "vm1");
+    bench.forward("vm1", data(501, 4_001, b"").bytes(), "gateway");
+    bench.set_endpoint("spoke/workload", true);
+    bench.sweep();
+    let sent = bench.take();
+    assert_eq!(reset_to(&sent, "vm1")[0].tcp.as_ref().unwrap().sequence, 4_001);
+    assert_eq!(reset_to(&sent, "gateway")[0].tcp.as_ref().unwrap().sequence, 501);
+}
