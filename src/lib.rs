@@ -26,6 +26,7 @@ pub mod model;
 pub mod packet;
 pub mod path;
 pub mod plan;
+pub mod port;
 pub mod snapshot;
 pub mod table;
 pub mod tags;
