@@ -31,3 +31,4 @@ pub mod snapshot;
 pub mod table;
 pub mod tags;
 pub mod telemetry;
+pub mod worker;

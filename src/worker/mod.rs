@@ -1,0 +1,18 @@
+//! The loop of one core: batches in, path, batches out.
+//!
+//! A worker owns one queue of every port, its flow tables and its counters. It reads, decides and writes on one thread,
+//! without locks, channels or allocation between read and write. A packet whose flow another worker owns goes to that
+//! worker over a bounded ring. Between batches it looks at one atomic generation, and at its commands when woken.
+//!
+//! [`Handle`] is how the control side starts, asks and stops the workers.
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+
+mod hand_over;
+mod handle;
+mod ports;
+mod run;
+mod shared;
+
+pub use handle::{Handle, PortQueues, Settings};
+pub use ports::PortReport;

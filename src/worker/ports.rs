@@ -1,0 +1,127 @@
+//! The queues that one worker owns, by port number.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
+
+use rustix::event::epoll;
+use serde::{Deserialize, Serialize};
+
+use crate::packet::frame::Frame;
+use crate::path::{Egress, SendFailure};
+use crate::port::{Port, SendError};
+use crate::snapshot::PortId;
+
+/// What a port counts and was granted, for people.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PortReport {
+    /// The port's number.
+    pub port: u16,
+    /// The worker that owns this queue of it.
+    pub worker: u16,
+    /// What the device was granted.
+    pub device: String,
+    /// The device's own counters.
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// The ports of a worker.
+pub(super) struct Ports {
+    queues: Vec<Option<Box<dyn Port>>>,
+    epoll: OwnedFd,
+    /// The time of this batch, for devices that delay.
+    pub(super) now: Instant,
+}
+
+impl Ports {
+    /// No ports; `epoll` is where their descriptors are watched, with the port's number as data.
+    pub(super) fn new(epoll: OwnedFd) -> Self {
+        Self { queues: Vec::new(), epoll, now: Instant::now() }
+    }
+
+    pub(super) fn epoll(&self) -> &OwnedFd {
+        &self.epoll
+    }
+
+    /// Adds a port, or replaces the one with its number.
+    pub(super) fn add(&mut self, id: PortId, port: Box<dyn Port>) {
+        self.remove(id);
+        let index = usize::from(id.0);
+        if self.queues.len() <= index {
+            self.queues.resize_with(index + 1, || None);
+        }
+        if let Some(descriptor) = port.readable() {
+            let data = epoll::EventData::new_u64(u64::from(id.0));
+            if let Err(error) = epoll::add(&self.epoll, descriptor.as_fd(), data, epoll::EventFlags::IN) {
+                tracing::error!(port = id.0, %error, "the port's descriptor cannot be watched; it is not served");
+                return;
+            }
+        }
+        if let Some(slot) = self.queues.get_mut(index) {
+            *slot = Some(port);
+        }
+    }
+
+    /// Closes a port.
+    pub(super) fn remove(&mut self, id: PortId) {
+        if let Some(port) = self.queues.get_mut(usize::from(id.0)).and_then(Option::take)
+            && let Some(descriptor) = port.readable()
+        {
+            let _ = epoll::delete(&self.epoll, descriptor.as_fd());
+        }
+    }
+
+    pub(super) fn get_mut(&mut self, id: PortId) -> Option<&mut (dyn Port + 'static)> {
+        self.queues.get_mut(usize::from(id.0))?.as_deref_mut()
+    }
+
+    /// The earliest time at which a port has something to do by itself.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.queues.iter().flatten().filter_map(|port| port.deadline()).min()
+    }
+
+    /// Numbers of ports that have something to do by now.
+    pub(super) fn due(&self, now: Instant, due: &mut Vec<PortId>) {
+        due.clear();
+        for (id, port) in (0..).zip(&self.queues) {
+            if port.as_ref().and_then(|port| port.deadline()).is_some_and(|deadline| deadline <= now) {
+                due.push(PortId(id));
+            }
+        }
+    }
+
+    /// Numbers of ports without a descriptor: they are asked each time.
+    pub(super) fn polled(&self, polled: &mut Vec<PortId>) {
+        polled.clear();
+        for (id, port) in (0..).zip(&self.queues) {
+            if port.as_ref().is_some_and(|port| port.readable().is_none()) {
+                polled.push(PortId(id));
+            }
+        }
+    }
+
+    pub(super) fn report(&self, worker: u16) -> Vec<PortReport> {
+        let report = |(port, queue): (u16, &Option<Box<dyn Port>>)| {
+            queue.as_ref().map(|queue| PortReport {
+                port,
+                worker,
+                device: queue.describe(),
+                counters: queue.counters().into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+            })
+        };
+        (0..).zip(&self.queues).filter_map(report).collect()
+    }
+}
+
+impl Egress for Ports {
+    fn send(&mut self, _now: u64, port: PortId, frame: &mut Frame) -> Result<(), SendFailure> {
+        let now = self.now;
+        let Some(queue) = self.get_mut(port) else { return Err(SendFailure::NoPort) };
+        queue.send(now, frame).map_err(|error| match error {
+            SendError::Full => SendFailure::QueueFull,
+            SendError::TooBig => SendFailure::TooBig,
+            SendError::Device(_) => SendFailure::Device,
+            SendError::NeighbourUnknown => SendFailure::NeighbourUnknown,
+        })
+    }
+}

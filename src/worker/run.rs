@@ -1,0 +1,251 @@
+//! The loop.
+
+use std::mem::MaybeUninit;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::Receiver;
+use rustix::event::{Timespec, epoll};
+
+use super::hand_over::Rings;
+use super::ports::Ports;
+use super::shared::{Adopted, Command, Waker};
+use crate::packet::frame::Frame;
+use crate::path::{Forwarder, Verdict};
+use crate::snapshot::{PortId, Publisher};
+
+/// Epoll data of the waker; port numbers are smaller.
+const WAKE: u64 = u64::MAX;
+
+/// Frames read from a port before they are processed: 8 super-packets of 64 KiB stay in a 1 MiB second-level cache,
+/// and small packets still share the look at the clock and the generation.
+const BATCH: usize = 8;
+
+/// Batches taken from one port before the others get their turn.
+const TURNS: usize = 8;
+
+/// Packets taken from the hand-over ring at a time.
+const TAKEN: usize = 64;
+
+/// Flows ended, or decided again after a change, between two batches of packets.
+const FLOWS_AT_A_TIME: usize = 256;
+
+/// The longest sleep: nothing depends on it, it only bounds how wrong a missed wake-up could be.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+
+/// One worker.
+pub(super) struct Worker {
+    pub(super) number: u16,
+    pub(super) forwarder: Forwarder,
+    pub(super) ports: Ports,
+    pub(super) publisher: Arc<Publisher>,
+    pub(super) commands: Receiver<Command>,
+    pub(super) waker: Waker,
+    pub(super) adopted: Arc<Adopted>,
+    pub(super) rings: Arc<Rings>,
+    /// What the milliseconds of the path count from; the same for all workers.
+    pub(super) start: Instant,
+    /// Whether flows are still to be decided again after a change.
+    pub(super) sweeping: bool,
+}
+
+/// What the loop keeps between turns, made once.
+struct Scratch {
+    batch: Vec<Frame>,
+    ready: Vec<PortId>,
+    due: Vec<PortId>,
+    polled: Vec<PortId>,
+}
+
+impl Worker {
+    /// Forwards until told to stop.
+    pub(super) fn run(mut self) {
+        let watched =
+            epoll::add(self.ports.epoll(), &*self.waker.0, epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN);
+        if let Err(error) = watched {
+            tracing::error!(worker = self.number, %error, "the worker cannot watch its waker and does not start");
+            return;
+        }
+        let mut scratch = Scratch {
+            batch: (0..BATCH).map(|_| Frame::new()).collect(),
+            ready: Vec::with_capacity(256),
+            due: Vec::with_capacity(256),
+            polled: Vec::with_capacity(256),
+        };
+        self.adopted.set(self.forwarder.generation());
+        loop {
+            let woken = self.wait(&mut scratch);
+            self.ports.now = Instant::now();
+            self.look_at_generation();
+            if woken {
+                self.waker.acknowledge();
+                if self.obey() {
+                    return;
+                }
+                self.take_over();
+            }
+            let now = self.milliseconds();
+            if self.sweeping && self.forwarder.sweep(now, FLOWS_AT_A_TIME, &mut self.ports) {
+                self.sweeping = false;
+                self.adopted.set(self.forwarder.generation());
+            }
+            for index in 0..scratch.ready.len() {
+                if let Some(port) = scratch.ready.get(index).copied() {
+                    self.serve(port, &mut scratch.batch);
+                }
+            }
+            self.ports.polled(&mut scratch.polled);
+            for index in 0..scratch.polled.len() {
+                if let Some(port) = scratch.polled.get(index).copied() {
+                    self.serve(port, &mut scratch.batch);
+                }
+            }
+            self.advance(&mut scratch);
+            let now = self.milliseconds();
+            if self.forwarder.next_expiry().is_some_and(|expiry| expiry <= now) {
+                self.forwarder.expire(now, FLOWS_AT_A_TIME);
+            }
+        }
+    }
+
+    /// Takes the newest snapshot if there is a newer one: one atomic read when there is none.
+    fn look_at_generation(&mut self) {
+        if self.publisher.generation() != self.forwarder.generation() {
+            self.forwarder.adopt(self.publisher.current());
+            self.sweeping = true;
+        }
+    }
+
+    fn milliseconds(&self) -> u64 {
+        self.ports.now.saturating_duration_since(self.start).as_millis() as u64
+    }
+
+    /// Sleeps until there is something to do; true where the waker was used.
+    fn wait(&mut self, scratch: &mut Scratch) -> bool {
+        let mut sleep = LONGEST_SLEEP;
+        if self.sweeping || !scratch.polled.is_empty() {
+            sleep = Duration::ZERO;
+        } else {
+            let now = Instant::now();
+            if let Some(deadline) = self.ports.deadline() {
+                sleep = sleep.min(deadline.saturating_duration_since(now));
+            }
+            if let Some(expiry) = self.forwarder.next_expiry() {
+                let elapsed = now.saturating_duration_since(self.start).as_millis() as u64;
+                sleep = sleep.min(Duration::from_millis(expiry.saturating_sub(elapsed)));
+            }
+        }
+        let timeout = Timespec { tv_sec: sleep.as_secs() as i64, tv_nsec: i64::from(sleep.subsec_nanos()) };
+        let mut events = [MaybeUninit::uninit(); 64];
+        scratch.ready.clear();
+        let mut woken = false;
+        match epoll::wait(self.ports.epoll(), &mut events, Some(&timeout)) {
+            Ok((events, _)) => {
+                for event in events {
+                    match event.data.u64() {
+                        WAKE => woken = true,
+                        port => scratch.ready.extend(u16::try_from(port).ok().map(PortId)),
+                    }
+                }
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => {
+                tracing::error!(worker = self.number, %error, "waiting for packets failed");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        woken
+    }
+
+    /// Does what the control side asks; true to stop.
+    fn obey(&mut self) -> bool {
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                Command::Add(ports) => {
+                    for (id, port) in ports {
+                        self.ports.add(id, port);
+                    }
+                }
+                Command::Remove(ports) => {
+                    for id in ports {
+                        self.ports.remove(id);
+                    }
+                }
+                Command::Flows(limit, reply) => {
+                    let mut flows = Vec::new();
+                    self.forwarder.visit_flows(limit, |flow| flows.push(flow));
+                    let _ = reply.try_send(flows);
+                }
+                Command::Ports(reply) => {
+                    let _ = reply.try_send(self.ports.report(self.number));
+                }
+                Command::Stop => return true,
+            }
+        }
+        false
+    }
+
+    /// Takes packets that other workers found to be of this one's flows.
+    fn take_over(&mut self) {
+        for _ in 0..TAKEN {
+            let Some((ingress, mut frame)) = self.rings.take(self.number) else { return };
+            let now = self.milliseconds();
+            self.forwarder.take_over(now, ingress, &mut frame, &mut self.ports);
+            self.rings.give_back(frame);
+        }
+        // More may be waiting than one wake-up stands for.
+        self.waker.wake();
+    }
+
+    /// Reads from a port and takes each packet to its end, for a bounded number of batches. The descriptor is watched
+    /// level-triggered: what is left is reported again.
+    fn serve(&mut self, port: PortId, batch: &mut [Frame]) {
+        for _ in 0..TURNS {
+            let time = self.ports.now;
+            let Some(queue) = self.ports.get_mut(port) else { return };
+            let count = match queue.receive(time, batch) {
+                Ok(count) => count,
+                Err(error) => {
+                    let device = queue.describe();
+                    tracing::error!(worker = self.number, port = port.0, device, %error, "the device is gone; its port is closed");
+                    self.ports.remove(port);
+                    return;
+                }
+            };
+            self.look_at_generation();
+            let now = self.milliseconds();
+            let mut ring_full = false;
+            for frame in batch.iter_mut().take(count) {
+                let verdict = self.forwarder.receive(now, port, frame, &mut self.ports);
+                if let Verdict::HandOver(owner) = verdict {
+                    let delivered = self.rings.give(owner, port, frame);
+                    self.forwarder.count_hand_over(delivered);
+                    ring_full |= !delivered;
+                }
+            }
+            self.take_over();
+            // What a full ring does not take waits better in the device.
+            if count < batch.len() || ring_full {
+                return;
+            }
+            self.ports.now = Instant::now();
+        }
+    }
+
+    /// Lets ports do what is due, and reads what comes out of it.
+    fn advance(&mut self, scratch: &mut Scratch) {
+        let now = Instant::now();
+        self.ports.due(now, &mut scratch.due);
+        if scratch.due.is_empty() {
+            return;
+        }
+        self.ports.now = now;
+        for index in 0..scratch.due.len() {
+            let Some(id) = scratch.due.get(index).copied() else { return };
+            if let Some(port) = self.ports.get_mut(id) {
+                port.advance(now);
+            }
+            self.serve(id, &mut scratch.batch);
+        }
+    }
+}

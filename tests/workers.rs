@@ -1,0 +1,198 @@
+//! Real workers on real threads over memory ports: generations are taken, flows stay in order, packets that meet the
+//! wrong worker reach the right one.
+
+#[path = "behaviour/bench.rs"]
+#[allow(dead_code, reason = "shared with the behaviour tests, which use more of it")]
+mod bench;
+#[path = "behaviour/packets.rs"]
+#[allow(dead_code, reason = "shared with the behaviour tests, which use more of it")]
+mod packets;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sidestep::model::network::{Network, ServiceEndpoint};
+use sidestep::plan::Plan;
+use sidestep::port::{Port, memory};
+use sidestep::snapshot::{PortId, Publisher};
+use sidestep::telemetry::counters::Report;
+use sidestep::worker::{Handle, Settings};
+
+use packets::{Tcp, decode, udp};
+
+/// A node with workers, and the other side of each of their queues.
+struct Node {
+    network: Network,
+    publisher: Arc<Publisher>,
+    handle: Handle,
+    /// By port, then by worker.
+    queues: Vec<Vec<memory::Handle>>,
+}
+
+impl Node {
+    fn start(workers: u16) -> Self {
+        let network = sidestep::model::parse(bench::NETWORK, Path::new("workers.toml"), None).unwrap();
+        let snapshot = Plan::new(Arc::new(network.clone()), bench::catalogue()).compile(1, None).unwrap();
+        let mut ports: Vec<(PortId, Vec<Box<dyn Port>>)> = Vec::new();
+        let mut queues = Vec::new();
+        for number in 0..snapshot.ports.len() {
+            let (mine, theirs): (Vec<_>, Vec<_>) =
+                (0..workers).map(|_| memory::port(memory::Settings::default())).unzip();
+            ports.push((PortId(number as u16), mine.into_iter().map(|port| Box::new(port) as Box<dyn Port>).collect()));
+            queues.push(theirs);
+        }
+        let publisher = Arc::new(Publisher::new(snapshot));
+        let settings = Settings { workers, flow_limit: 10_000, seed: 3 };
+        let handle = Handle::start(publisher.clone(), ports, &settings).unwrap();
+        Self { network, publisher, handle, queues }
+    }
+
+    fn queue(&self, port: &str, worker: usize) -> &memory::Handle {
+        let snapshot = self.publisher.current();
+        let number = snapshot.ports.iter().position(|entry| entry.name == port).unwrap();
+        &self.queues[number][worker]
+    }
+
+    fn inject(&self, port: &str, worker: usize, packet: Vec<u8>) {
+        assert!(self.queue(port, worker).inject(packet));
+    }
+
+    /// The next packet that leaves through a worker's queue of a port.
+    #[track_caller]
+    fn expect(&self, port: &str, worker: usize) -> packets::Seen {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            if let Some(packet) = self.queue(port, worker).collect() {
+                return decode(&packet.bytes);
+            }
+            assert!(Instant::now() < deadline, "nothing left through {port}, queue {worker}: {:?}", self.report());
+            std::thread::yield_now();
+        }
+    }
+
+    fn enable_storage(&mut self) {
+        let subnet = self.network.find_subnet("spoke/workload").unwrap();
+        self.network.virtual_networks[subnet.virtual_network].subnets[subnet.subnet]
+            .service_endpoints
+            .push(ServiceEndpoint { service: "Microsoft.Storage".into(), locations: vec![] });
+        let before = self.publisher.current();
+        let plan = Plan::new(Arc::new(self.network.clone()), bench::catalogue());
+        let next = plan.compile(before.generation + 1, Some(&before)).unwrap();
+        self.publisher.publish(next);
+        assert!(self.handle.wait_for_generation(before.generation + 1, Duration::from_secs(10)));
+    }
+
+    fn report(&self) -> Report {
+        Report::sum(&self.handle.counters())
+    }
+
+    fn finish(self) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while self.report().unaccounted() != 0 {
+            assert!(Instant::now() < deadline, "in = out + answers + drops: {:#?}", self.report());
+            std::thread::yield_now();
+        }
+        self.handle.stop();
+    }
+}
+
+#[test]
+fn a_new_generation_is_followed_by_every_worker_when_waiting_ends() {
+    let mut node = Node::start(2);
+    for worker in 0..2 {
+        node.inject("vm1", worker, udp(("10.1.1.4", 100 + worker as u16), ("20.60.1.10", 443), b"x"));
+        node.expect("gateway", worker);
+    }
+    node.enable_storage();
+    for worker in 0..2 {
+        node.inject("vm1", worker, udp(("10.1.1.4", 200 + worker as u16), ("20.60.1.10", 443), b"x"));
+        node.expect("contosodata", worker);
+    }
+    node.finish();
+}
+
+#[test]
+fn replies_at_the_wrong_worker_reach_the_flows_owner() {
+    let node = Node::start(2);
+    node.inject("vm3", 0, udp(("10.1.3.4", 5), ("198.51.100.80", 53), b"q"));
+    let out = node.expect("internet", 0);
+    assert_eq!(out.source.to_string(), "203.0.113.200");
+    // The reply enters through the other worker's queue, and leaves through the owner's.
+    node.inject("internet", 1, udp(("198.51.100.80", 53), ("203.0.113.200", out.source_port), b"a"));
+    let back = node.expect("vm3", 0);
+    assert_eq!(back.destination.to_string(), "10.1.3.4");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while (node.report().handed_over, node.report().taken_over) != (1, 1) {
+        assert!(Instant::now() < deadline, "{:?}", node.report());
+    }
+    node.finish();
+}
+
+#[test]
+fn packets_of_a_flow_stay_in_order_when_they_are_handed_over() {
+    let node = Node::start(2);
+    let packet = |sequence| Tcp { flags: "A", sequence, ..Tcp::default() }.bytes();
+    node.inject("vm1", 0, packet(0));
+    node.expect("gateway", 0);
+    for sequence in 1..=100 {
+        node.inject("vm1", 1, packet(sequence));
+    }
+    let mut last = 0;
+    let mut seen = 0;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        while let Some(packet) = node.queue("gateway", 0).collect() {
+            let sequence = decode(&packet.bytes).tcp.unwrap().sequence;
+            assert!(sequence > last, "{sequence} after {last}");
+            last = sequence;
+            seen += 1;
+        }
+        let report = node.report();
+        if report.received == 101 && report.unaccounted() == 0 {
+            let lost = report.dropped.get("hand_over_full").copied().unwrap_or(0);
+            if seen + lost == 100 {
+                break;
+            }
+        }
+        assert!(Instant::now() < deadline, "{report:?}");
+        std::thread::yield_now();
+    }
+    node.finish();
+}
+
+#[test]
+fn two_workers_translate_to_different_ports() {
+    let node = Node::start(2);
+    for flow in 0..200_u16 {
+        for worker in 0..2 {
+            let source = 1_000 + flow * 2 + worker as u16;
+            node.inject("vm3", worker, udp(("10.1.3.4", source), ("198.51.100.80", 53), b"q"));
+        }
+    }
+    let mut ports = std::collections::HashSet::new();
+    for worker in 0..2 {
+        for _ in 0..200 {
+            assert!(ports.insert(node.expect("internet", worker).source_port), "a port was used twice");
+        }
+    }
+    assert_eq!(node.handle.flows(1_000).len(), 400);
+    node.finish();
+}
+
+#[test]
+fn a_device_that_is_gone_closes_its_port_and_no_other() {
+    let node = Node::start(1);
+    node.queue("vm2", 0).remove();
+    node.inject("vm1", 0, udp(("10.1.1.4", 1), ("192.168.1.1", 1), b"x"));
+    node.expect("gateway", 0);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while node.handle.ports().len() != node.queues.len() - 1 {
+        assert!(Instant::now() < deadline);
+    }
+    node.inject("vm3", 0, udp(("10.1.3.4", 1), ("10.1.2.4", 1), b"x"));
+    while !node.report().dropped.contains_key("unknown_port") {
+        assert!(Instant::now() < deadline, "{:?}", node.report());
+    }
+    node.finish();
+}
