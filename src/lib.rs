@@ -22,6 +22,9 @@
 //!
 //! The rule is held by the test `tests/layering.rs`.
 
+pub mod cli;
+pub mod control;
+pub mod lab;
 pub mod model;
 pub mod packet;
 pub mod path;

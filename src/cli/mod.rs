@@ -1,0 +1,159 @@
+//! The command line: one file per command, and here what they share.
+//!
+//! A command writes its answer to a writer that it is given, and nothing else to stdout; the log goes to stderr. What a
+//! command returns as an error is shown with its causes by [`error_text`].
+
+pub mod apply;
+pub mod check;
+pub mod demo;
+pub mod endpoint;
+pub mod explain;
+pub mod flows;
+pub mod lab;
+pub mod next_hop;
+mod node;
+pub mod routes;
+pub mod run;
+pub mod status;
+pub mod tags;
+
+use std::fmt::Write as _;
+use std::io::{self, BufWriter, Write};
+use std::process::ExitCode;
+
+use clap::{ArgAction, Parser, Subcommand};
+use comfy_table::{ContentArrangement, Table};
+use serde::Serialize;
+
+/// A userspace packet-forwarding dataplane with the semantics of Azure virtual network service endpoints.
+#[derive(Debug, Parser)]
+#[command(name = "sidestep", version, max_term_width = 100)]
+pub struct Cli {
+    /// Log more to stderr; twice for still more. The variable SIDESTEP_LOG holds a finer filter.
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Put a document in force on a running node, all or nothing.
+    Apply(apply::ApplyArgs),
+    /// Check a network document: report every mistake with its place and what to write instead.
+    Check(check::CheckArgs),
+    /// Show the forced tunnel and the service endpoint side by side, on a small network of namespaces.
+    Demo(demo::DemoArgs),
+    /// Enable or disable a service endpoint on a subnet of a running node.
+    Endpoint(endpoint::EndpointArgs),
+    /// Explain what becomes of a packet: every stage of the real path and its decision.
+    Explain(explain::ExplainArgs),
+    /// Show the flows of a running node.
+    Flows(flows::FlowsArgs),
+    /// Show the next hop of a destination, the route that wins and why the others lost.
+    NextHop(next_hop::NextHopArgs),
+    /// Show the effective routes of a subnet, each with why it lost.
+    Routes(routes::RoutesArgs),
+    /// Forward packets between the devices of a network until SIGTERM or Ctrl-C.
+    Run(run::RunArgs),
+    /// Show what a running node has in force, its ports, its counters and its last changes.
+    Status(status::StatusArgs),
+    /// Build or remove the hosts around a network, as network namespaces.
+    Lab(lab::LabArgs),
+    /// The process that cleans up behind a demo that was killed; `sidestep demo` starts it.
+    #[command(hide = true)]
+    LabGuard(demo::GuardArgs),
+    /// The web server inside a lab's namespace; `sidestep lab up` starts it.
+    #[command(hide = true)]
+    LabServe(lab::ServeArgs),
+    /// Look into the catalogue of service tags.
+    Tags(tags::TagsArgs),
+}
+
+/// Runs one command and returns the exit code of the process.
+///
+/// # Errors
+/// Whatever kept the command from answering; [`is_closed_pipe`] tells a reader that went away from a failure.
+pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let mut out = BufWriter::new(Stdout(io::stdout().lock()));
+    let code = match &cli.command {
+        Command::Apply(args) => apply::run(args, &mut out)?,
+        Command::Check(args) => check::run(args, &mut out)?,
+        Command::Demo(args) => demo::run(args, &mut out)?,
+        Command::Endpoint(args) => endpoint::run(args, &mut out)?,
+        Command::Explain(args) => explain::run(args, &mut out)?,
+        Command::Flows(args) => flows::run(args, &mut out)?,
+        Command::NextHop(args) => next_hop::run(args, &mut out)?,
+        Command::Routes(args) => routes::run(args, &mut out)?,
+        Command::Run(args) => run::run(args, &mut out)?,
+        Command::Status(args) => status::run(args, &mut out)?,
+        Command::Lab(args) => lab::run(args, &mut out)?,
+        Command::LabGuard(args) => demo::run_guard(args)?,
+        Command::LabServe(args) => lab::run_serve(args, &mut out)?,
+        Command::Tags(args) => tags::run(args, &mut out)?,
+    };
+    out.flush()?;
+    Ok(code)
+}
+
+/// An error and its causes, one a line, as they follow `error: `.
+pub fn error_text(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1) {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "\n  caused by: {cause}");
+    }
+    text
+}
+
+/// Whether an error says only that the reader of our output closed the pipe, as `head` does when it has seen enough.
+pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|cause| cause.get_ref().is_some_and(|inner| inner.is::<ClosedPipe>()))
+}
+
+/// Writes a value as indented JSON with a newline at its end.
+pub(crate) fn write_json<T: Serialize>(out: &mut dyn Write, value: &T) -> anyhow::Result<()> {
+    writeln!(out, "{}", serde_json::to_string_pretty(value)?)?;
+    Ok(())
+}
+
+/// A table without lines, as wide as its content, so that it can be read by people and by `awk` alike. Write its
+/// `trim_fmt()`.
+pub(crate) fn table<const N: usize>(header: [&str; N]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(comfy_table::presets::NOTHING);
+    table.set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(header);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table
+}
+
+/// Stdout whose broken pipe can be told from that of a socket.
+struct Stdout(io::StdoutLock<'static>);
+
+impl Write for Stdout {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes).map_err(mark_closed_pipe)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush().map_err(mark_closed_pipe)
+    }
+}
+
+/// The mark inside an [`io::Error`] of stdout.
+#[derive(Debug, thiserror::Error)]
+#[error("the reader of the output closed the pipe")]
+struct ClosedPipe;
+
+fn mark_closed_pipe(error: io::Error) -> io::Error {
+    if error.kind() == io::ErrorKind::BrokenPipe { io::Error::new(error.kind(), ClosedPipe) } else { error }
+}

@@ -1,0 +1,160 @@
+//! `sidestep run`: forwards packets until it is told to stop.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+
+use super::node::{NodeArgs, mistakes_text};
+use crate::control::answers::{Counters, PortStatus};
+use crate::control::node::Overrides;
+use crate::control::refusal::Refusal;
+use crate::control::run::{self, RunError, RunOptions};
+use crate::model::network::IoMode;
+
+/// Forward packets between the devices of a network until SIGTERM or Ctrl-C.
+///
+/// Prints one line for each device and then `ready`. Needs CAP_NET_ADMIN, and /dev/net/tun for TUN devices. Exits with 0
+/// when it is told to stop, and with 1 if it could not start.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The network document.
+    #[arg(short, long, value_name = "FILE")]
+    pub config: PathBuf,
+
+    /// Catalogue of service tags to use instead of the one that the document names.
+    #[arg(long, value_name = "FILE")]
+    pub tags: Option<PathBuf>,
+
+    /// How TUN devices are opened, instead of what the document says.
+    #[arg(long, value_name = "MODE")]
+    pub io: Option<Io>,
+
+    /// How many workers forward packets, instead of what the document says.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub workers: Option<u16>,
+
+    /// Which node.
+    #[command(flatten)]
+    pub node: NodeArgs,
+
+    /// End when stdin closes, too: with the process that started this one.
+    #[arg(long)]
+    pub exit_with_stdin: bool,
+}
+
+/// How TUN devices are opened.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Io {
+    /// With segmentation offload; falls back aloud.
+    Offload,
+    /// One packet, one frame.
+    Plain,
+}
+
+impl From<Io> for IoMode {
+    fn from(io: Io) -> Self {
+        match io {
+            Io::Offload => Self::Offload,
+            Io::Plain => Self::Plain,
+        }
+    }
+}
+
+/// Runs a node to its end.
+///
+/// # Errors
+/// What kept it from starting. Mistakes of the document are shown on stderr as `check` shows them.
+pub fn run(args: &RunArgs, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    let options = RunOptions {
+        config: args.config.clone(),
+        overrides: Overrides { tags: args.tags.clone(), io: args.io.map(Into::into), workers: args.workers },
+        control: args.node.control.clone(),
+        end_with_stdin: args.exit_with_stdin,
+    };
+    let result = run::run(options, |node, socket| {
+        for port in node.ports() {
+            writeln!(out, "{}", port_line(&port))?;
+        }
+        writeln!(out, "control socket {}", socket.path().display())?;
+        writeln!(out, "ready")?;
+        out.flush()
+    });
+    match result {
+        Ok(counters) => {
+            eprintln!("{}", summary(&counters));
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(RunError::Refused(Refusal::Document { mistakes, .. })) => {
+            eprintln!("{}", mistakes_text(&args.config, &mistakes));
+            Ok(ExitCode::FAILURE)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// `vm1: nic, eth0 in namespace vm1, offload tcp4 tcp6`.
+fn port_line(port: &PortStatus) -> String {
+    let place = match &port.netns {
+        Some(netns) => format!("{} in namespace {netns}", port.interface),
+        None => port.interface.clone(),
+    };
+    // The ports of edges are called what they are.
+    let kind = if port.name == port.kind { String::new() } else { format!("{}, ", port.kind) };
+    format!("{}: {kind}{place}, {}", port.name, port.io)
+}
+
+/// What a node did in its life, for the last line of its log.
+fn summary(counters: &Counters) -> String {
+    let Counters { received, forwarded, generated, flows_created, .. } = counters;
+    let sum = |values: &std::collections::BTreeMap<String, u64>| values.values().sum::<u64>();
+    let (answered, dropped) = (sum(&counters.answered), sum(&counters.dropped));
+    let mut text = format!(
+        "received {received} packets: forwarded {forwarded}, answered {answered}, dropped {dropped}; made {generated}; \
+         {flows_created} flows"
+    );
+    for (what, values) in [("answered", &counters.answered), ("dropped", &counters.dropped)] {
+        for (reason, count) in values {
+            text.push_str(&format!("\n  {what} {reason} {count}"));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_one_line() {
+        let mut port = PortStatus {
+            name: "vm1".to_owned(),
+            kind: "nic".to_owned(),
+            interface: "eth0".to_owned(),
+            netns: Some("vm1".to_owned()),
+            io: "offload tcp4 tcp6".to_owned(),
+        };
+        assert_eq!(port_line(&port), "vm1: nic, eth0 in namespace vm1, offload tcp4 tcp6");
+        port = PortStatus { name: "gateway".to_owned(), kind: "gateway".to_owned(), netns: None, ..port };
+        assert_eq!(port_line(&port), "gateway: eth0, offload tcp4 tcp6");
+    }
+
+    #[test]
+    fn the_summary_names_every_reason() {
+        let counters = Counters {
+            received: 10,
+            forwarded: 6,
+            answered: [("time_exceeded".to_owned(), 1)].into(),
+            dropped: [("no_route".to_owned(), 1), ("spoofed_source".to_owned(), 2)].into(),
+            generated: 1,
+            flows_created: 3,
+            ..Counters::default()
+        };
+        assert_eq!(
+            summary(&counters),
+            "received 10 packets: forwarded 6, answered 1, dropped 3; made 1; 3 flows\n  answered time_exceeded 1\n  \
+             dropped no_route 1\n  dropped spoofed_source 2"
+        );
+    }
+}

@@ -1,0 +1,232 @@
+//! `sidestep status`: what a running node is and does.
+
+use std::fmt::Write as _;
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::node::NodeArgs;
+use super::{table, write_json};
+use crate::control::answers::{Counters, Status};
+
+/// Show what a running node has in force, its ports, its counters and its last changes.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Which node.
+    #[command(flatten)]
+    pub node: NodeArgs,
+
+    /// Answer in JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Status and counters in one object.
+#[derive(Serialize)]
+struct Answer<'a> {
+    #[serde(flatten)]
+    status: &'a Status,
+    counters: &'a Counters,
+}
+
+/// Asks the node.
+///
+/// # Errors
+/// No node answers.
+pub fn run(args: &StatusArgs, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    let client = args.node.client();
+    let status: Status = client.get("/v1/status")?;
+    let counters: Counters = client.get("/v1/counters")?;
+    if args.json {
+        write_json(out, &Answer { status: &status, counters: &counters })?;
+    } else {
+        out.write_all(text(&status, &counters).as_bytes())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn text(status: &Status, counters: &Counters) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(text, "{name:<11} {value}");
+    };
+    line("generation", status.generation.to_string());
+    line("node", format!("sidestep {}, process {}, up {}", status.version, status.pid, up(status.uptime_seconds)));
+    line("workers", status.workers.to_string());
+    line("document", status.document.display().to_string());
+    for (endpoint, enabled) in &status.switched_endpoints {
+        line("switched", format!("{endpoint} {}", if *enabled { "on" } else { "off" }));
+    }
+    if let Some(catalogue) = &status.catalogue {
+        let path = catalogue.path.display();
+        line("catalogue", format!("{path}, {} tags, change number {}", catalogue.tags, catalogue.change_number));
+        if let Some(reason) = &catalogue.refused {
+            line("", format!("its file has changed and is refused: {reason}"));
+        }
+    }
+    let dropped: u64 = counters.dropped.values().sum();
+    let answered: u64 = counters.answered.values().sum();
+    line(
+        "packets",
+        format!(
+            "{} received, {} forwarded, {answered} answered, {dropped} dropped",
+            counters.received, counters.forwarded
+        ),
+    );
+    for (reason, count) in &counters.dropped {
+        line("", format!("dropped {reason} {count}"));
+    }
+    line(
+        "flows",
+        format!("{} now, {} made, {} reset by changes", counters.flows, counters.flows_created, counters.flows_reset),
+    );
+
+    let mut ports = table(["Port", "Kind", "Interface", "Namespace", "Device"]);
+    for port in &status.ports {
+        let netns = port.netns.clone().unwrap_or_else(|| "-".to_owned());
+        ports.add_row([port.name.clone(), port.kind.clone(), port.interface.clone(), netns, port.io.clone()]);
+    }
+    let _ = writeln!(text, "\n{}", ports.trim_fmt());
+
+    let mut changes = table(["Time", "Generation", "Who", "What", "Result"]);
+    for change in &status.changes {
+        let result = change.refused.as_deref().map_or_else(|| "done".to_owned(), refused);
+        changes.add_row([
+            utc(change.at),
+            change.generation.to_string(),
+            change.who.clone(),
+            change.what.clone(),
+            result,
+        ]);
+    }
+    let _ = writeln!(text, "\n{}", changes.trim_fmt());
+    text
+}
+
+/// `2 d 3 h`, `3 h 4 min`, `4 min 5 s`, `5 s`.
+fn up(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, minutes) => format!("{minutes} min {} s", seconds % 60),
+        (0, hours, minutes) => format!("{hours} h {minutes} min"),
+        (days, hours, _) => format!("{days} d {hours} h"),
+    }
+}
+
+/// Seconds since 1970 as `2025-11-17T08:30:00Z` (RFC 3339). Days are counted in eras of 400 years, which all have the
+/// same number of days, with years that start in March, so that a leap day is the last of its year.
+fn utc(at: u64) -> String {
+    const DAYS_OF_ERA: u64 = 146_097;
+    // From 0000-03-01 to 1970-01-01.
+    let days = at / 86_400 + 719_468;
+    let (era, day) = (days / DAYS_OF_ERA, days % DAYS_OF_ERA);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    let year = year + era * 400 + next;
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", at / 3600 % 24, at / 60 % 60, at % 60)
+}
+
+/// A refusal in one line: its first, and how many follow.
+fn refused(reason: &str) -> String {
+    let mut lines = reason.lines();
+    let first = lines.next().unwrap_or_default();
+    match lines.count() {
+        0 => format!("refused: {first}"),
+        more => format!("refused: {first} (and {more} more lines: see --json)"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::answers::{CatalogueStatus, Change, PortStatus};
+
+    #[test]
+    fn times_are_those_of_the_calendar() {
+        assert_eq!(utc(0), "1970-01-01T00:00:00Z");
+        assert_eq!(utc(951_782_400), "2000-02-29T00:00:00Z");
+        assert_eq!(utc(951_868_799), "2000-02-29T23:59:59Z");
+        assert_eq!(utc(1_763_368_200), "2025-11-17T08:30:00Z");
+        assert_eq!(utc(4_107_542_400), "2100-03-01T00:00:00Z");
+    }
+
+    #[test]
+    fn a_refusal_takes_one_line() {
+        assert_eq!(refused("no such subnet"), "refused: no such subnet");
+        assert_eq!(refused("one\ntwo\nthree"), "refused: one (and 2 more lines: see --json)");
+    }
+
+    #[test]
+    fn uptimes_are_short() {
+        assert_eq!([up(5), up(245), up(11_040), up(183_600)], ["5 s", "4 min 5 s", "3 h 4 min", "2 d 3 h"]);
+    }
+
+    #[test]
+    fn the_status_is_shown_whole() {
+        let status = Status {
+            version: "0.1.0".to_owned(),
+            pid: 77,
+            uptime_seconds: 65,
+            generation: 3,
+            document: "/etc/sidestep/demo.toml".into(),
+            switched_endpoints: [("spoke/workload Microsoft.Storage".to_owned(), true)].into(),
+            catalogue: Some(CatalogueStatus {
+                path: "/etc/sidestep/tags.json".into(),
+                tags: 12,
+                change_number: 7,
+                refused: Some("it is empty".to_owned()),
+            }),
+            workers: 2,
+            ports: vec![PortStatus {
+                name: "vm1".to_owned(),
+                kind: "nic".to_owned(),
+                interface: "eth0".to_owned(),
+                netns: Some("vm1".to_owned()),
+                io: "plain".to_owned(),
+            }],
+            changes: vec![Change {
+                at: 1_763_368_200,
+                who: "uid 0 pid 9".to_owned(),
+                what: "enable Microsoft.Storage on spoke/workload".to_owned(),
+                generation: 3,
+                refused: None,
+            }],
+        };
+        let counters = Counters {
+            received: 5,
+            forwarded: 4,
+            dropped: [("no_route".to_owned(), 1)].into(),
+            flows: 1,
+            flows_created: 2,
+            ..Counters::default()
+        };
+        assert_eq!(
+            text(&status, &counters),
+            "\
+generation  3
+node        sidestep 0.1.0, process 77, up 1 min 5 s
+workers     2
+document    /etc/sidestep/demo.toml
+switched    spoke/workload Microsoft.Storage on
+catalogue   /etc/sidestep/tags.json, 12 tags, change number 7
+            its file has changed and is refused: it is empty
+packets     5 received, 4 forwarded, 0 answered, 1 dropped
+            dropped no_route 1
+flows       1 now, 2 made, 0 reset by changes
+
+Port  Kind  Interface  Namespace  Device
+vm1   nic   eth0       vm1        plain
+
+Time                  Generation  Who          What                                        Result
+2025-11-17T08:30:00Z  3           uid 0 pid 9  enable Microsoft.Storage on spoke/workload  done
+"
+        );
+    }
+}

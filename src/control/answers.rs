@@ -1,0 +1,251 @@
+//! What the control socket answers, and what it is asked: one type for each JSON object, read and written by both ends.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// `GET /v1/health`: the node is there and forwards.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// Always `ok`: a node that cannot forward does not answer.
+    pub status: String,
+    /// Generation of the snapshot in force.
+    pub generation: u64,
+}
+
+/// `GET /v1/status`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the program.
+    pub version: String,
+    /// Process id of the node.
+    pub pid: u32,
+    /// Seconds since the node started.
+    pub uptime_seconds: u64,
+    /// Generation of the snapshot in force.
+    pub generation: u64,
+    /// The document in force.
+    pub document: PathBuf,
+    /// Endpoints that were switched since the document was loaded, as `network/subnet service`: true where on.
+    pub switched_endpoints: BTreeMap<String, bool>,
+    /// The catalogue in force, if the document names one.
+    pub catalogue: Option<CatalogueStatus>,
+    /// Workers that forward.
+    pub workers: u16,
+    /// Ports with a device.
+    pub ports: Vec<PortStatus>,
+    /// The last changes, oldest first.
+    pub changes: Vec<Change>,
+}
+
+/// The catalogue in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CatalogueStatus {
+    /// Its file.
+    pub path: PathBuf,
+    /// Service tags in it.
+    pub tags: usize,
+    /// `changeNumber` of the file; 0 where it does not say.
+    pub change_number: u64,
+    /// Why the file as it is now was not taken; none where it is in force.
+    pub refused: Option<String>,
+}
+
+/// A port of the node that has a device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortStatus {
+    /// Name of the port: `vm1`, `gateway`.
+    pub name: String,
+    /// What it is: `nic`, `gateway`, `internet`, `service`, `backbone`.
+    pub kind: String,
+    /// The interface's name.
+    pub interface: String,
+    /// The namespace that the interface is in; none: the node's own.
+    pub netns: Option<String>,
+    /// What the device was granted: `plain`, `offload tcp4 tcp6`.
+    pub io: String,
+}
+
+/// One change that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// When it was finished or refused, in seconds since 1970 UTC.
+    pub at: u64,
+    /// Who asked: `start`, `catalogue`, `uid 0 pid 4711`.
+    pub who: String,
+    /// What was asked for: `apply demo.toml`, `enable Microsoft.Storage on spoke/workload`.
+    pub what: String,
+    /// Generation in force after it.
+    pub generation: u64,
+    /// Why it was refused; none where it was done.
+    pub refused: Option<String>,
+}
+
+/// `POST` and `DELETE /v1/subnets/{network}/{subnet}/endpoints/{service}`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointAnswer {
+    /// `network/subnet`.
+    pub subnet: String,
+    /// The service, as Azure spells it.
+    pub service: String,
+    /// Whether the endpoint is on now.
+    pub enabled: bool,
+    /// False where it was so before; then there is no new generation.
+    pub changed: bool,
+    /// Generation in force after it.
+    pub generation: u64,
+    /// TCP flows that were closed because their path or source address changed.
+    pub flows_reset: u64,
+    /// Other flows that moved to another path, or ended because there is none any more.
+    pub flows_moved: u64,
+    /// Flows that live on.
+    pub flows_kept: u64,
+}
+
+/// `PUT /v1/document`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DocumentAnswer {
+    /// Generation in force after it; for a dry run the one that was and is in force.
+    pub generation: u64,
+    /// True where nothing was done.
+    pub dry_run: bool,
+    /// Subnets whose effective routes change.
+    pub routes: Vec<RouteChanges>,
+    /// Names of ports that come.
+    pub ports_added: Vec<String>,
+    /// Names of ports that go.
+    pub ports_removed: Vec<String>,
+    /// Names of ports whose device is changed in place: addresses and routes of its namespace.
+    pub ports_changed: Vec<String>,
+    /// Flows whose path or source address changed; TCP among them was reset. For a dry run those whose would.
+    pub flows_cut: u64,
+}
+
+/// How the effective routes of one subnet change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteChanges {
+    /// `network/subnet`.
+    pub subnet: String,
+    /// Effective routes that come, one a line: source, state, prefix or name, next hop.
+    pub added: Vec<String>,
+    /// Effective routes that go.
+    pub removed: Vec<String>,
+}
+
+/// What `GET /v1/explain` asks: one packet that is described and never sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainQuery {
+    /// A NIC, or a subnet (`network/subnet`), which stands for its first NIC.
+    pub from: String,
+    /// An address, or a host name that the document gives to a service.
+    pub to: String,
+    /// `tcp`, `udp`, `icmp` or a protocol number.
+    #[serde(default = "tcp")]
+    pub protocol: String,
+    /// Destination port of TCP and UDP.
+    #[serde(default)]
+    pub port: Option<u16>,
+}
+
+fn tcp() -> String {
+    "tcp".to_owned()
+}
+
+/// An error, with every mistake of a document.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorAnswer {
+    /// What went wrong, in one line.
+    pub error: String,
+    /// The mistakes of the document that was refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mistakes: Vec<MistakeAnswer>,
+}
+
+/// One mistake in a document.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MistakeAnswer {
+    /// Line of the document from 1; none where the mistake has no place.
+    pub line: Option<usize>,
+    /// Column of the line from 1, in characters.
+    pub column: Option<usize>,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    pub help: Option<String>,
+}
+
+/// `GET /v1/flows`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowsAnswer {
+    /// Flows that there are.
+    pub total: u64,
+    /// As many as were asked for.
+    pub flows: Vec<FlowAnswer>,
+}
+
+/// One flow: both directions of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowAnswer {
+    /// `tcp`, `udp`, `icmp`, `icmpv6` or the protocol's number.
+    pub protocol: String,
+    /// Port of the node where its first packet entered.
+    pub ingress: String,
+    /// Source as it entered, `address:port`, without port for protocols that have none.
+    pub source: String,
+    /// Destination as it entered.
+    pub destination: String,
+    /// Port of the node where it leaves.
+    pub egress: String,
+    /// Source that the next network sees.
+    pub presented: String,
+    /// Type of its next hop.
+    pub next_hop_type: String,
+    /// How far the conversation is: `established`.
+    pub phase: String,
+    /// Packets there and back.
+    pub packets: [u64; 2],
+    /// Bytes there and back.
+    pub bytes: [u64; 2],
+}
+
+/// `GET /v1/counters`: sums over all workers since the start. Received packets are forwarded, answered or dropped.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Packets received from ports; a super-packet is one.
+    pub received: u64,
+    /// Bytes of received packets, from the IP header on.
+    pub received_bytes: u64,
+    /// Received packets that were super-packets.
+    pub received_super: u64,
+    /// Packets forwarded.
+    pub forwarded: u64,
+    /// Bytes of forwarded packets.
+    pub forwarded_bytes: u64,
+    /// Packets answered, by kind of answer; kinds that did not occur are left out.
+    pub answered: BTreeMap<String, u64>,
+    /// Packets dropped, by reason; reasons that did not occur are left out.
+    pub dropped: BTreeMap<String, u64>,
+    /// Packets made here: ICMP errors and TCP resets.
+    pub generated: u64,
+    /// Packets given to the worker that owns their flow.
+    pub handed_over: u64,
+    /// Packets that met a flow.
+    pub flow_hits: u64,
+    /// Packets that met none.
+    pub flow_misses: u64,
+    /// Flows now.
+    pub flows: u64,
+    /// Flows made.
+    pub flows_created: u64,
+    /// Flows that ended by their timer.
+    pub flows_expired: u64,
+    /// Flows decided anew under a newer generation with the same outcome.
+    pub flows_kept: u64,
+    /// TCP flows that were reset because their path changed.
+    pub flows_reset: u64,
+    /// Other flows that moved to another path, or ended because there is none any more.
+    pub flows_moved: u64,
+    /// What the devices count, by port.
+    pub ports: BTreeMap<String, BTreeMap<String, u64>>,
+}

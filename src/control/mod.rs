@@ -1,0 +1,24 @@
+//! The control side of a node: what holds the model, compiles it, hands the dataplane finished snapshots, and answers on
+//! a Unix socket. Tokio lives here only, on threads of its own; no packet ever waits for it.
+//!
+//! A change is all or nothing: it is validated and compiled first, its ports are opened next, and only then is the
+//! snapshot published. A refusal leaves everything as it was.
+
+pub mod answers;
+pub mod client;
+pub mod dataplane;
+mod devices;
+mod difference;
+pub mod document;
+mod endpoints;
+pub mod explain;
+pub mod node;
+pub mod ports;
+pub mod refusal;
+pub mod run;
+mod server;
+pub mod socket;
+mod watch;
+
+#[cfg(test)]
+mod tests;

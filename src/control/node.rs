@@ -1,0 +1,547 @@
+//! The node: what is in force, and how it changes.
+//!
+//! What is in force is one immutable value behind a pointer; questions take the pointer and never wait for a change.
+//! Changes are made one after the other: validate, compile, open what is new, publish, wait for the workers, close what
+//! is gone. A refusal on the way leaves everything as it was.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::answers::{
+    CatalogueStatus, Change, Counters, DocumentAnswer, EndpointAnswer, ExplainQuery, FlowsAnswer, Health, PortStatus,
+    Status,
+};
+use super::dataplane::{Dataplane, Devices, Queues};
+use super::difference::{self, PortChanges};
+use super::document::{CatalogueFile, Document};
+use super::endpoints;
+use super::explain::{self, ExplainAnswer};
+use super::ports::{Attachment, attachments, kind_name};
+use super::refusal::Refusal;
+use super::watch::Stamp;
+use crate::model::network::{IoMode, Network};
+use crate::plan::Plan;
+use crate::plan::explain::{NextHopAnswer, RoutesAnswer};
+use crate::snapshot::{PortId, Publisher, Snapshot};
+
+/// How long a change waits for the workers. They look at the generation between batches; deciding every flow anew takes
+/// a few hundred milliseconds for a million flows.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Changes that the status tells.
+const HISTORY: usize = 32;
+
+/// What the command line says instead of the document. Holds for every document that is applied later, too.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// The catalogue's file.
+    pub tags: Option<PathBuf>,
+    /// How TUN devices are opened.
+    pub io: Option<IoMode>,
+    /// How many workers there are.
+    pub workers: Option<u16>,
+}
+
+/// What is in force.
+struct Current {
+    document: Document,
+    catalogue: CatalogueFile,
+    /// Endpoints that were switched since the document was loaded.
+    switched: BTreeMap<(String, &'static str), bool>,
+    network: Arc<Network>,
+    plan: Plan,
+    snapshot: Arc<Snapshot>,
+    attachments: Vec<Attachment>,
+}
+
+/// What could be in force next.
+struct Prepared {
+    document: Document,
+    catalogue: CatalogueFile,
+    switched: BTreeMap<(String, &'static str), bool>,
+    network: Arc<Network>,
+    plan: Plan,
+    snapshot: Snapshot,
+    attachments: Vec<Attachment>,
+}
+
+/// What became of flows in a change.
+struct Moved {
+    reset: u64,
+    moved: u64,
+    kept: u64,
+}
+
+/// A running node.
+pub struct Node {
+    overrides: Overrides,
+    publisher: Arc<Publisher>,
+    devices: Box<dyn Devices>,
+    dataplane: Box<dyn Dataplane>,
+    current: Mutex<Arc<Current>>,
+    /// Held by the one change that is being made.
+    changing: Mutex<()>,
+    history: Mutex<VecDeque<Change>>,
+    /// Why the catalogue's file as it is now was not taken, and its state then.
+    catalogue_refused: Mutex<Option<CatalogueRefusal>>,
+    /// What each port's device was granted when it was opened.
+    granted: Mutex<BTreeMap<PortId, String>>,
+    started: Instant,
+}
+
+struct CatalogueRefusal {
+    /// State of the file that was refused; none where there is no file.
+    state: Option<Stamp>,
+    reason: String,
+}
+
+/// A document that was checked and compiled, and has no devices yet.
+pub struct Loaded {
+    prepared: Prepared,
+    overrides: Overrides,
+}
+
+impl Loaded {
+    /// Checks and compiles a document.
+    ///
+    /// # Errors
+    /// [`Refusal::Document`] with every mistake, [`Refusal::Conflict`] for what cannot be compiled.
+    pub fn load(document: Document, overrides: Overrides) -> Result<Self, Refusal> {
+        let catalogue = document.catalogue(overrides.tags.as_deref())?;
+        let prepared = prepare(document, catalogue, &overrides, BTreeMap::new(), 1, None)?;
+        Ok(Self { prepared, overrides })
+    }
+
+    /// The network.
+    pub fn network(&self) -> &Network {
+        &self.prepared.network
+    }
+
+    /// Its snapshot, of generation 1.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.prepared.snapshot
+    }
+
+    /// Opens the devices and starts workers on them.
+    ///
+    /// # Errors
+    /// [`Refusal`]; every device that was opened is closed again.
+    pub fn start<D: Dataplane + 'static>(
+        self,
+        devices: Box<dyn Devices>,
+        workers: impl FnOnce(Arc<Publisher>, Vec<(PortId, Queues)>) -> io::Result<D>,
+    ) -> Result<Node, Refusal> {
+        let Self { prepared, overrides } = self;
+        let Prepared { document, catalogue, switched, network, plan, snapshot, attachments } = prepared;
+        let Opened { queues, granted } = open(&*devices, &attachments)?;
+        let publisher = Arc::new(Publisher::new(snapshot));
+        let dataplane = workers(publisher.clone(), queues)
+            .map_err(|error| Refusal::Failed(format!("cannot start the workers: {error}")))?;
+        let snapshot = publisher.current();
+        let name = file_name(&document.path);
+        let current = Current { document, catalogue, switched, network, plan, snapshot, attachments };
+        let node = Node {
+            overrides,
+            publisher,
+            devices,
+            dataplane: Box::new(dataplane),
+            current: Mutex::new(Arc::new(current)),
+            changing: Mutex::new(()),
+            history: Mutex::default(),
+            catalogue_refused: Mutex::default(),
+            granted: Mutex::new(granted),
+            started: Instant::now(),
+        };
+        node.remember("start", &format!("load {name}"), None);
+        Ok(node)
+    }
+}
+
+impl Node {
+    /// Whether it is there, and its generation.
+    pub fn health(&self) -> Health {
+        Health { status: "ok".to_owned(), generation: self.publisher.generation() }
+    }
+
+    /// What is in force.
+    pub fn status(&self) -> Status {
+        let current = self.current();
+        let refused = lock(&self.catalogue_refused).as_ref().map(|refusal| refusal.reason.clone());
+        let catalogue = current.catalogue.path.clone().map(|path| {
+            let catalogue = &current.catalogue.catalogue;
+            CatalogueStatus { path, tags: catalogue.tags().len(), change_number: catalogue.change_number, refused }
+        });
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            generation: current.snapshot.generation,
+            document: current.document.path.clone(),
+            switched_endpoints: current
+                .switched
+                .iter()
+                .map(|((subnet, service), enabled)| (format!("{subnet} {service}"), *enabled))
+                .collect(),
+            catalogue,
+            workers: current.network.workers,
+            ports: self.ports(),
+            changes: lock(&self.history).iter().cloned().collect(),
+        }
+    }
+
+    /// Ports with a device.
+    pub fn ports(&self) -> Vec<PortStatus> {
+        let granted = lock(&self.granted);
+        let current = self.current();
+        let status = |attachment: &Attachment| PortStatus {
+            name: attachment.name.clone(),
+            kind: kind_name(attachment.kind).to_owned(),
+            interface: attachment.interface().to_owned(),
+            netns: attachment.device.netns.clone(),
+            io: granted.get(&attachment.port).cloned().unwrap_or_default(),
+        };
+        current.attachments.iter().map(status).collect()
+    }
+
+    /// The effective routes of a NIC or subnet.
+    ///
+    /// # Errors
+    /// [`Refusal::Unknown`]
+    pub fn routes(&self, of: &str) -> Result<RoutesAnswer, Refusal> {
+        explain::routes(&self.current().plan, of)
+    }
+
+    /// The next hop from a NIC or subnet to an address or host name.
+    ///
+    /// # Errors
+    /// [`Refusal::Unknown`] for names, [`Refusal::Malformed`] for a protocol that is none.
+    pub fn next_hop(&self, from: &str, to: &str, protocol: Option<&str>) -> Result<NextHopAnswer, Refusal> {
+        explain::next_hop(&self.current().plan, from, to, protocol)
+    }
+
+    /// What would become of a packet.
+    ///
+    /// # Errors
+    /// As [`Node::next_hop`]; [`Refusal::Conflict`] for a subnet without a NIC.
+    pub fn explain(&self, query: &ExplainQuery) -> Result<ExplainAnswer, Refusal> {
+        let current = self.current();
+        explain::explain(&current.plan, &current.snapshot, query)
+    }
+
+    /// At most this many flows.
+    pub fn flows(&self, limit: usize) -> FlowsAnswer {
+        let current = self.current();
+        let flows = self.dataplane.flows(limit);
+        let flows = flows.iter().map(|flow| difference::flow_answer(flow, &current.snapshot)).collect();
+        FlowsAnswer { total: self.dataplane.counters().flows, flows }
+    }
+
+    /// Sums over all workers, with the ports' names.
+    pub fn counters(&self) -> Counters {
+        let current = self.current();
+        let mut counters = self.dataplane.counters();
+        counters.ports = std::mem::take(&mut counters.ports)
+            .into_iter()
+            .map(|(number, values)| {
+                let port = number.parse().ok().and_then(|number| current.snapshot.port(PortId(number)));
+                (port.map_or(number, |port| port.name.clone()), values)
+            })
+            .collect();
+        counters
+    }
+
+    /// What applying a document would do; nothing is done.
+    ///
+    /// # Errors
+    /// As [`Node::apply`].
+    pub fn try_document(&self, text: &str, path: Option<&Path>) -> Result<DocumentAnswer, Refusal> {
+        let current = self.current();
+        let next = self.prepare_document(&current, text, path)?;
+        let ports = PortChanges::between(&current.attachments, &next.attachments)?;
+        let routes = difference::routes(&current.plan, &next.plan);
+        let cut = self.dataplane.flows(usize::MAX);
+        let cut = cut.iter().filter(|flow| difference::is_cut(flow, &current.snapshot, &next.snapshot)).count();
+        Ok(ports.answer(current.snapshot.generation, true, routes, cut as u64))
+    }
+
+    /// Puts a document in force, all or nothing. `path` is the file that it came from; without it, relative paths and
+    /// places refer to the file of the document before.
+    ///
+    /// # Errors
+    /// [`Refusal::Document`] with every mistake; [`Refusal::Conflict`] for what only a restart can change;
+    /// [`Refusal::Failed`] where a device or file fails. Nothing has changed then.
+    pub fn apply(&self, who: &str, text: &str, path: Option<&Path>) -> Result<DocumentAnswer, Refusal> {
+        let _changing = lock(&self.changing);
+        let current = self.current();
+        let what = format!("apply {}", file_name(path.unwrap_or(&current.document.path)));
+        let result = self.prepare_document(&current, text, path).and_then(|next| {
+            let routes = difference::routes(&current.plan, &next.plan);
+            let (ports, moved) = self.commit(&current, next)?;
+            Ok(ports.answer(self.publisher.generation(), false, routes, moved.reset + moved.moved))
+        });
+        self.remember(who, &what, result.as_ref().err());
+        if result.is_ok() {
+            *lock(&self.catalogue_refused) = None;
+        }
+        result
+    }
+
+    /// Switches a service endpoint of a subnet on or off.
+    ///
+    /// # Errors
+    /// [`Refusal::Unknown`] for a subnet or service that there is not, [`Refusal::Conflict`] where another endpoint
+    /// excludes it or the catalogue does not have the service's tag. Nothing has changed then.
+    pub fn set_endpoint(
+        &self,
+        who: &str,
+        subnet: &str,
+        service: &str,
+        enabled: bool,
+    ) -> Result<EndpointAnswer, Refusal> {
+        let _changing = lock(&self.changing);
+        let current = self.current();
+        let verb = if enabled { "enable" } else { "disable" };
+        let result = self.switch_endpoint(&current, subnet, service, enabled);
+        if !matches!(&result, Ok(answer) if !answer.changed) {
+            self.remember(who, &format!("{verb} {service} on {subnet}"), result.as_ref().err());
+        }
+        result
+    }
+
+    fn switch_endpoint(
+        &self,
+        current: &Current,
+        subnet: &str,
+        service: &str,
+        enabled: bool,
+    ) -> Result<EndpointAnswer, Refusal> {
+        let subnet = explain::subnet(&current.network, subnet)?;
+        let service = endpoints::service(service)?;
+        let mut network = (*current.network).clone();
+        let changed = endpoints::switch(&mut network, subnet, service, enabled)?;
+        let name = network.subnet_name(subnet);
+        let moved = if changed {
+            let mut switched = current.switched.clone();
+            // Switched back, the subnet is again as the document has it.
+            let key = (name.clone(), service.name);
+            if switched.remove(&key).is_none() {
+                switched.insert(key, enabled);
+            }
+            let document = current.document.clone();
+            let (generation, previous) = (current.snapshot.generation + 1, Some(&*current.snapshot));
+            let next = compile(document, current.catalogue.clone(), network, switched, generation, previous)?;
+            self.commit(current, next)?.1
+        } else {
+            Moved { reset: 0, moved: 0, kept: self.dataplane.counters().flows }
+        };
+        Ok(EndpointAnswer {
+            subnet: name,
+            service: service.name.to_owned(),
+            enabled,
+            changed,
+            generation: self.publisher.generation(),
+            flows_reset: moved.reset,
+            flows_moved: moved.moved,
+            flows_kept: moved.kept,
+        })
+    }
+
+    /// Takes the catalogue's file in if it has changed; true where a new generation came of it. A file that is broken or
+    /// lacks a tag that the network needs is refused once, in the log, the history and the status; the catalogue before
+    /// it stays.
+    pub fn reload_catalogue(&self) -> bool {
+        if self.is_catalogue_settled() {
+            return false;
+        }
+        let _changing = lock(&self.changing);
+        let current = self.current();
+        // A change may have been waiting in front of this one.
+        if self.is_catalogue_settled() {
+            return false;
+        }
+        let state = current.catalogue.stamp_now();
+        let result = CatalogueFile::read(current.catalogue.path.clone()).and_then(|catalogue| {
+            let next = prepare(
+                current.document.clone(),
+                catalogue,
+                &self.overrides,
+                current.switched.clone(),
+                current.snapshot.generation + 1,
+                Some(&current.snapshot),
+            )?;
+            self.commit(&current, next)
+        });
+        self.remember("catalogue", "reload the catalogue", result.as_ref().err());
+        let refused = result.as_ref().err().map(Refusal::full_text);
+        if let Some(reason) = &refused {
+            tracing::warn!(reason, "the changed catalogue is refused; the one before stays in force");
+        }
+        *lock(&self.catalogue_refused) = refused.map(|reason| CatalogueRefusal { state, reason });
+        result.is_ok()
+    }
+
+    /// Whether the catalogue's file is the one in force, or the one that was refused.
+    fn is_catalogue_settled(&self) -> bool {
+        let current = self.current();
+        let refused = lock(&self.catalogue_refused);
+        current.catalogue.path.is_none()
+            || current.catalogue.is_current()
+            || refused.as_ref().is_some_and(|refusal| refusal.state == current.catalogue.stamp_now())
+    }
+
+    fn prepare_document(&self, current: &Current, text: &str, path: Option<&Path>) -> Result<Prepared, Refusal> {
+        let path = path.map_or_else(|| current.document.path.clone(), Path::to_owned);
+        if !path.is_absolute() {
+            return Err(Refusal::Malformed(format!("the document's path {} is not absolute", path.display())));
+        }
+        let document = Document { path, text: text.to_owned() };
+        let catalogue_path = document.catalogue_path(self.overrides.tags.as_deref());
+        let catalogue = if catalogue_path == current.catalogue.path && current.catalogue.is_current() {
+            current.catalogue.clone()
+        } else {
+            document.catalogue(self.overrides.tags.as_deref())?
+        };
+        let generation = current.snapshot.generation + 1;
+        let next = prepare(document, catalogue, &self.overrides, BTreeMap::new(), generation, Some(&current.snapshot))?;
+        for (what, same) in [
+            ("workers", current.network.workers == next.network.workers),
+            ("io", current.network.io == next.network.io),
+            ("control", current.network.control == next.network.control),
+        ] {
+            if !same {
+                return Err(Refusal::Conflict(format!(
+                    "`{what}` differs from the running node's: restart it for that"
+                )));
+            }
+        }
+        Ok(next)
+    }
+
+    /// Puts what was prepared in force. Everything that can fail comes before anything that cannot be undone.
+    fn commit(&self, current: &Current, next: Prepared) -> Result<(PortChanges, Moved), Refusal> {
+        let ports = PortChanges::between(&current.attachments, &next.attachments)?;
+        let Opened { queues, granted } = open(&*self.devices, &ports.added)?;
+        for (done, (before, after)) in ports.changed.iter().enumerate() {
+            if let Err(refusal) = self.devices.adjust(before, after) {
+                for (before, after) in &ports.changed[..done] {
+                    if let Err(error) = self.devices.adjust(after, before) {
+                        tracing::error!(port = before.name, %error, "cannot take a change of the interface back");
+                    }
+                }
+                return Err(refusal);
+            }
+        }
+
+        let before = self.dataplane.counters();
+        let generation = next.snapshot.generation;
+        self.dataplane.add_ports(queues);
+        self.publisher.publish(next.snapshot);
+        if !self.dataplane.wait_for_generation(generation, PATIENCE) {
+            tracing::warn!(generation, "not every worker forwards by the new generation yet");
+        }
+        let gone: Vec<PortId> = ports.gone();
+        if !gone.is_empty() {
+            self.dataplane.remove_ports(&gone);
+        }
+        let after = self.dataplane.counters();
+
+        {
+            let mut all = lock(&self.granted);
+            all.retain(|port, _| !gone.contains(port));
+            all.extend(granted);
+        }
+        let Prepared { document, catalogue, switched, network, plan, attachments, .. } = next;
+        let snapshot = self.publisher.current();
+        *lock(&self.current) =
+            Arc::new(Current { document, catalogue, switched, network, plan, snapshot, attachments });
+        let moved = Moved {
+            reset: after.flows_reset.saturating_sub(before.flows_reset),
+            moved: after.flows_moved.saturating_sub(before.flows_moved),
+            kept: after.flows_kept.saturating_sub(before.flows_kept),
+        };
+        Ok((ports, moved))
+    }
+
+    fn current(&self) -> Arc<Current> {
+        lock(&self.current).clone()
+    }
+
+    fn remember(&self, who: &str, what: &str, refused: Option<&Refusal>) {
+        let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let generation = self.publisher.generation();
+        let refused = refused.map(Refusal::full_text);
+        match &refused {
+            None => tracing::info!(who, what, generation, "done"),
+            Some(reason) => tracing::info!(who, what, generation, reason, "refused"),
+        }
+        let mut history = lock(&self.history);
+        if history.len() == HISTORY {
+            history.pop_front();
+        }
+        history.push_back(Change { at, who: who.to_owned(), what: what.to_owned(), generation, refused });
+    }
+}
+
+/// Checks a document and compiles it with the endpoints that were switched.
+fn prepare(
+    document: Document,
+    catalogue: CatalogueFile,
+    overrides: &Overrides,
+    switched: BTreeMap<(String, &'static str), bool>,
+    generation: u64,
+    previous: Option<&Snapshot>,
+) -> Result<Prepared, Refusal> {
+    let mut network = document.check(&catalogue)?;
+    network.io = overrides.io.unwrap_or(network.io);
+    network.workers = overrides.workers.unwrap_or(network.workers);
+    for ((subnet, service), enabled) in &switched {
+        let subnet = explain::subnet(&network, subnet)?;
+        endpoints::switch(&mut network, subnet, endpoints::service(service)?, *enabled)?;
+    }
+    compile(document, catalogue, network, switched, generation, previous)
+}
+
+fn compile(
+    document: Document,
+    catalogue: CatalogueFile,
+    network: Network,
+    switched: BTreeMap<(String, &'static str), bool>,
+    generation: u64,
+    previous: Option<&Snapshot>,
+) -> Result<Prepared, Refusal> {
+    let network = Arc::new(network);
+    let plan = Plan::new(network.clone(), catalogue.catalogue.clone());
+    let snapshot = plan.compile(generation, previous).map_err(|error| Refusal::Conflict(error.to_string()))?;
+    let attachments = attachments(&network, &snapshot);
+    Ok(Prepared { document, catalogue, switched, network, plan, snapshot, attachments })
+}
+
+/// Devices that were opened, and what each was granted.
+#[derive(Default)]
+struct Opened {
+    queues: Vec<(PortId, Queues)>,
+    granted: BTreeMap<PortId, String>,
+}
+
+/// Opens devices. Where one fails, all are closed.
+fn open(devices: &dyn Devices, attachments: &[Attachment]) -> Result<Opened, Refusal> {
+    let mut opened = Opened::default();
+    for attachment in attachments {
+        let queues = devices.open(attachment)?;
+        opened.granted.insert(attachment.port, queues.first().map(|queue| queue.describe()).unwrap_or_default());
+        opened.queues.push((attachment.port, queues));
+    }
+    Ok(opened)
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// Locks; what a panic left is whole, since values are replaced, never changed in part.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

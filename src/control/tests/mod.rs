@@ -1,0 +1,258 @@
+//! The node and its socket over devices and workers that are made up: what they were told can be read, and they can be
+//! told to refuse.
+
+mod change;
+mod question;
+mod socket;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::answers::Counters;
+use super::dataplane::{Dataplane, Devices, Flow, Queues};
+use super::document::Document;
+use super::node::{Loaded, Node, Overrides};
+use super::ports::Attachment;
+use super::refusal::Refusal;
+use crate::snapshot::{NextHopType, PortId, Publisher};
+
+/// A network with a forced tunnel and a service, and places to put more.
+const DOCUMENT: &str = r#"
+location = "westeurope"
+tags = "tags.json"
+
+[[virtual_network]]
+name = "hub"
+address_space = ["10.0.0.0/16"]
+peerings = [{ remote = "spoke", allow_gateway_transit = true }]
+
+[[virtual_network]]
+name = "spoke"
+address_space = ["10.1.0.0/16", "fd00:1::/48"]
+peerings = [{ remote = "hub", use_remote_gateways = true }]
+
+  [[virtual_network.subnet]]
+  name = "workload"
+  address_prefixes = ["10.1.1.0/24", "fd00:1:0:1::/64"]
+  route_table = "forced"
+
+  [[virtual_network.subnet]]
+  name = "empty"
+  address_prefixes = ["10.1.2.0/24"]
+
+[[route_table]]
+name = "forced"
+routes = [{ name = "default", address_prefix = "0.0.0.0/0", next_hop_type = "VirtualNetworkGateway" }]
+
+[[nic]]
+name = "vm1"
+subnet = "spoke/workload"
+private_addresses = ["10.1.1.4", "fd00:1:0:1::4"]
+device = { tun = "vm0", netns = "vm1" }
+
+[gateway]
+virtual_network = "hub"
+learned_routes = ["192.168.0.0/16"]
+device = { tun = "gw0", addresses = ["192.168.0.1/24"] }
+
+[internet]
+public_addresses = ["203.0.113.200"]
+device = { tun = "edge0" }
+
+[[service]]
+name = "data"
+service = "Microsoft.Storage"
+location = "westeurope"
+addresses = ["20.60.1.10"]
+host_names = ["data.blob.example"]
+device = { tun = "data0" }
+"#;
+
+/// A second NIC for the document.
+const SECOND_NIC: &str = r#"
+[[nic]]
+name = "vm2"
+subnet = "spoke/workload"
+private_addresses = ["10.1.1.5"]
+device = { tun = "vm0", netns = "vm2" }
+"#;
+
+/// A second service for the document.
+const SECOND_SERVICE: &str = r#"
+[[service]]
+name = "more"
+service = "Microsoft.Storage"
+location = "westeurope"
+addresses = ["20.60.1.11"]
+"#;
+
+const STORAGE: &str = "Microsoft.Storage";
+const WORKLOAD: &str = "spoke/workload";
+
+/// The catalogue: one tag with these prefixes.
+fn catalogue(prefixes: &str) -> String {
+    format!(
+        r#"{{ "changeNumber": 7, "cloud": "Public", "values": [ {{ "name": "Storage", "id": "Storage", "properties":
+           {{ "changeNumber": 1, "region": "", "platform": "Azure", "systemService": "AzureStorage",
+              "addressPrefixes": [{prefixes}], "networkFeatures": ["API", "NSG", "UDR", "FW", "VSE"] }} }} ] }}"#
+    )
+}
+
+/// What the made-up devices and workers were told, and what they should do.
+#[derive(Default)]
+struct Stage {
+    /// Names of ports whose devices are open.
+    open: Mutex<Vec<String>>,
+    /// Numbers of ports that the workers have.
+    serving: Mutex<Vec<PortId>>,
+    /// Names of ports whose devices were adjusted, with the routes that they have now.
+    adjusted: Mutex<Vec<(String, Vec<String>)>>,
+    /// A port whose device cannot be opened.
+    refuse_open: Mutex<Option<String>>,
+    /// A port whose device cannot be adjusted.
+    refuse_adjust: Mutex<Option<String>>,
+    /// Generations that the workers were waited for.
+    waited: Mutex<Vec<u64>>,
+    /// How long the workers take to forward by a generation.
+    slow: Mutex<Duration>,
+    /// The workers' flows.
+    flows: Mutex<Vec<Flow>>,
+}
+
+struct FakeDevices(Arc<Stage>);
+
+impl Devices for FakeDevices {
+    fn open(&self, attachment: &Attachment) -> Result<Queues, Refusal> {
+        if self.0.refuse_open.lock().unwrap().as_deref() == Some(&attachment.name) {
+            return Err(Refusal::Failed(format!("port `{}`: no device today", attachment.name)));
+        }
+        self.0.open.lock().unwrap().push(attachment.name.clone());
+        Ok(Vec::new())
+    }
+
+    fn adjust(&self, before: &Attachment, after: &Attachment) -> Result<(), Refusal> {
+        assert!(before.same_device(after));
+        if self.0.refuse_adjust.lock().unwrap().as_deref() == Some(&after.name) {
+            return Err(Refusal::Failed(format!("port `{}`: not adjusted", after.name)));
+        }
+        let routes = after.routes.iter().map(ToString::to_string).collect();
+        self.0.adjusted.lock().unwrap().push((after.name.clone(), routes));
+        Ok(())
+    }
+}
+
+struct FakeWorkers {
+    stage: Arc<Stage>,
+    publisher: Arc<Publisher>,
+}
+
+impl Dataplane for FakeWorkers {
+    fn wait_for_generation(&self, generation: u64, _: Duration) -> bool {
+        assert_eq!(self.publisher.generation(), generation, "a change waits for what it published");
+        std::thread::sleep(*self.stage.slow.lock().unwrap());
+        self.stage.waited.lock().unwrap().push(generation);
+        true
+    }
+
+    fn flows(&self, limit: usize) -> Vec<Flow> {
+        self.stage.flows.lock().unwrap().iter().take(limit).copied().collect()
+    }
+
+    fn counters(&self) -> Counters {
+        // Each change resets one flow, moves two and keeps three.
+        let changes = self.stage.waited.lock().unwrap().len() as u64;
+        Counters {
+            flows: self.stage.flows.lock().unwrap().len() as u64,
+            flows_reset: changes,
+            flows_moved: 2 * changes,
+            flows_kept: 3 * changes,
+            ports: [("0".to_owned(), BTreeMap::from([("received".to_owned(), 5)]))].into(),
+            ..Counters::default()
+        }
+    }
+
+    fn add_ports(&self, ports: Vec<(PortId, Queues)>) {
+        self.stage.serving.lock().unwrap().extend(ports.iter().map(|(port, _)| *port));
+    }
+
+    fn remove_ports(&self, ports: &[PortId]) {
+        self.stage.serving.lock().unwrap().retain(|port| !ports.contains(port));
+    }
+}
+
+/// A node over the stage, with its document and catalogue in a folder of its own.
+struct Setup {
+    folder: TempDir,
+    stage: Arc<Stage>,
+    node: Arc<Node>,
+}
+
+impl Setup {
+    fn new() -> Self {
+        Self::with(DOCUMENT).unwrap()
+    }
+
+    fn with(document: &str) -> Result<Self, Refusal> {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("network.toml"), document).unwrap();
+        fs::write(folder.path().join("tags.json"), catalogue(r#""20.60.0.0/16", "2603:1020::/40""#)).unwrap();
+        let stage = Arc::new(Stage::default());
+        let node = Self::start(&folder, &stage)?;
+        Ok(Self { folder, stage, node: Arc::new(node) })
+    }
+
+    fn start(folder: &TempDir, stage: &Arc<Stage>) -> Result<Node, Refusal> {
+        let document = Document::read(&folder.path().join("network.toml"))?;
+        let loaded = Loaded::load(document, Overrides::default())?;
+        loaded.start(Box::new(FakeDevices(stage.clone())), |publisher, ports| -> io::Result<_> {
+            stage.serving.lock().unwrap().extend(ports.iter().map(|(port, _)| *port));
+            Ok(FakeWorkers { stage: stage.clone(), publisher })
+        })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn generation(&self) -> u64 {
+        self.node.health().generation
+    }
+
+    fn next_hop_type(&self) -> String {
+        self.node.next_hop(WORKLOAD, "20.60.1.10", None).unwrap().next_hop_type
+    }
+
+    /// Everything that a refusal has to leave as it is.
+    fn in_force(&self) -> (u64, String, Vec<String>, usize) {
+        let ports = self.node.ports().into_iter().map(|port| port.name).collect();
+        (self.generation(), self.next_hop_type(), ports, self.stage.serving.lock().unwrap().len())
+    }
+
+    fn last_change(&self) -> super::answers::Change {
+        self.node.status().changes.last().cloned().unwrap()
+    }
+}
+
+/// A TCP flow of vm1 (port 0) to a service.
+fn flow(destination: [u8; 4]) -> Flow {
+    let source = (IpAddr::V4(Ipv4Addr::new(10, 1, 1, 4)), 40_000);
+    Flow {
+        protocol: 6,
+        ingress: PortId(0),
+        source,
+        destination: (IpAddr::V4(destination.into()), 443),
+        egress: PortId(1),
+        presented: source,
+        next_hop_type: NextHopType::VirtualNetworkGateway,
+        phase: "established",
+        packets: [3, 2],
+        bytes: [300, 200],
+    }
+}

@@ -1,0 +1,131 @@
+//! Questions: devices and what the kernel is told, explanations, flows.
+
+use super::*;
+use crate::control::answers::ExplainQuery;
+use crate::control::explain::PacketVerdict;
+use crate::control::ports::attachments;
+
+fn query(from: &str, to: &str, protocol: &str, port: Option<u16>) -> ExplainQuery {
+    ExplainQuery { from: from.to_owned(), to: to.to_owned(), protocol: protocol.to_owned(), port }
+}
+
+#[test]
+fn the_kernels_side_of_a_port_follows_from_its_role() {
+    let folder = Setup::new().folder;
+    let backbone = "\n[backbone]\ndevice = { tun = \"bb0\" }\n";
+    let ethernet = "\n[[service]]\nname = \"wire\"\nservice = \"Microsoft.Sql\"\nlocation = \"westeurope\"\n\
+                    addresses = [\"20.61.0.1\"]\n\
+                    device = { ethernet = \"veth0\", addresses = [\"192.0.2.1/24\"], next_hop = [\"192.0.2.2\"] }\n";
+    let document = Document {
+        path: folder.path().join("network.toml"),
+        text: format!("{DOCUMENT}{SECOND_SERVICE}{backbone}{ethernet}"),
+    };
+    let loaded = Loaded::load(document, Overrides::default()).unwrap();
+    let shown: Vec<String> = attachments(loaded.network(), loaded.snapshot())
+        .iter()
+        .map(|port| {
+            let list = |nets: &[ipnet::IpNet]| nets.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+            format!("{} {}: {} | {}", port.name, port.interface(), list(&port.addresses), list(&port.routes))
+        })
+        .collect();
+    let mut shown = shown;
+    shown.sort();
+    assert_eq!(
+        shown,
+        [
+            "backbone bb0:  | 10.0.0.0/16 10.1.0.0/16 fd00:1::/48",
+            "data data0: 20.60.1.10/32 | 0.0.0.0/0",
+            "gateway gw0: 192.168.0.1/24 | 10.0.0.0/16 10.1.0.0/16 fd00:1::/48",
+            "internet edge0:  | 20.60.1.10/32 20.60.1.11/32 20.61.0.1/32 203.0.113.200/32",
+            "vm1 vm0: 10.1.1.4/24 fd00:1:0:1::4/64 | 0.0.0.0/0 ::/0",
+            "wire veth0:  | ",
+        ],
+        "a service without a device has no port to open, and an Ethernet interface is not ours to configure"
+    );
+}
+
+#[test]
+fn a_packet_is_explained_by_every_stage() {
+    let setup = Setup::new();
+    let answer = setup.node.explain(&query("vm1", "data.blob.example", "tcp", Some(80))).unwrap();
+    assert_eq!((answer.nic.as_str(), answer.subnet.as_str(), answer.generation), ("vm1", WORKLOAD, 1));
+    assert_eq!((answer.source.as_str(), answer.destination.as_str()), ("10.1.1.4:49152", "20.60.1.10:80"));
+    let stages: Vec<&str> = answer.stages.iter().map(|stage| stage.stage.as_str()).collect();
+    assert!(stages.starts_with(&["parse", "flow", "origin", "route"]), "{stages:?}");
+    assert_eq!(
+        answer.verdict,
+        PacketVerdict::Forwarded {
+            port: "gateway".to_owned(),
+            next_hop_type: "VirtualNetworkGateway".to_owned(),
+            source_seen: "10.1.1.4".parse().unwrap(),
+        }
+    );
+    assert_eq!(answer.next_hop.route.unwrap().name.as_deref(), Some("default"));
+    assert_eq!(answer.next_hop.candidates.len(), 1, "the system's default route lost");
+
+    setup.node.set_endpoint("test", WORKLOAD, STORAGE, true).unwrap();
+    let answer = setup.node.explain(&query(WORKLOAD, "20.60.1.10", "tcp", None)).unwrap();
+    assert_eq!((answer.generation, answer.destination.as_str()), (2, "20.60.1.10:443"));
+    assert!(matches!(&answer.verdict, PacketVerdict::Forwarded { port, .. } if port == "data"), "{:?}", answer.verdict);
+}
+
+#[test]
+fn the_path_and_the_plan_agree_for_every_protocol() {
+    let setup = Setup::new();
+    setup.node.set_endpoint("test", WORKLOAD, STORAGE, true).unwrap();
+    for to in ["20.60.1.10", "198.51.100.1", "192.168.0.9", "10.1.1.200", "172.16.0.1", "fd00:1:0:1::9", "2603:1020::1"]
+    {
+        for protocol in ["tcp", "udp", "icmp", "gre", "esp", "sctp", "33", "136", "253"] {
+            let answer = setup.node.explain(&query("vm1", to, protocol, None)).unwrap();
+            match &answer.verdict {
+                PacketVerdict::Forwarded { port, next_hop_type, .. } => {
+                    assert_eq!(Some(port), answer.next_hop.port.as_ref(), "{protocol} to {to}");
+                    assert_eq!(*next_hop_type, answer.next_hop.next_hop_type, "{protocol} to {to}");
+                }
+                PacketVerdict::Dropped { reason, .. } => {
+                    assert!(!reason.starts_with("malformed"), "{protocol} to {to}: {reason}");
+                    assert!(
+                        answer.next_hop.unroutable.is_some() || reason == "no_outbound_address",
+                        "{protocol} to {to}: {reason}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_explained_is_said() {
+    let setup = Setup::new();
+    let refused = |from: &str, to: &str, protocol: &str, port: Option<u16>| {
+        let refusal = setup.node.explain(&query(from, to, protocol, port)).unwrap_err();
+        (refusal.status(), refusal.to_string())
+    };
+    let (status, text) = refused("vm9", "20.60.1.10", "tcp", None);
+    assert_eq!((status, text.as_str()), (404, "there is no subnet or NIC `vm9`; did you mean `vm1`?"));
+    let (status, text) = refused("vm1", "data.blob.exampel", "tcp", None);
+    assert_eq!(status, 404);
+    assert!(text.ends_with("did you mean `data.blob.example`?"), "{text}");
+    let (status, text) = refused("spoke/empty", "20.60.1.10", "tcp", None);
+    let expected = "the subnet spoke/empty has no NIC with an IPv4 address to send to 20.60.1.10 from";
+    assert_eq!((status, text.as_str()), (409, expected));
+    let (status, text) = refused("vm1", "20.60.1.10", "tpc", None);
+    assert_eq!(status, 400);
+    assert!(text.starts_with("`tpc` is no protocol: "), "{text}");
+    let (status, text) = refused("vm1", "20.60.1.10", "icmp", Some(80));
+    assert_eq!((status, text.as_str()), (400, "icmp has no ports: leave --port out"));
+    let (status, _) = refused("vm1", "2603:1020::1", "44", None);
+    assert_eq!(status, 400);
+}
+
+#[test]
+fn flows_and_counters_have_names_for_numbers() {
+    let setup = Setup::new();
+    *setup.stage.flows.lock().unwrap() = vec![flow([20, 60, 1, 10]), flow([198, 51, 100, 80])];
+    let answer = setup.node.flows(1);
+    assert_eq!((answer.total, answer.flows.len()), (2, 1));
+    let flow = &answer.flows[0];
+    assert_eq!((flow.protocol.as_str(), flow.ingress.as_str(), flow.egress.as_str()), ("tcp", "vm1", "gateway"));
+    assert_eq!((flow.source.as_str(), flow.destination.as_str()), ("10.1.1.4:40000", "20.60.1.10:443"));
+    assert_eq!(setup.node.counters().ports["vm1"]["received"], 5);
+}

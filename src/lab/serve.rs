@@ -1,0 +1,343 @@
+//! The web server of the lab: a small HTTP/1.1 server that answers with the source address it sees. It is there so that
+//! a client learns how its packets look on the other side.
+//!
+//! `GET /` answers `{"source":"10.1.1.4","server":"contosodata"}`, or as a line of text where the request's `Accept`
+//! prefers `text/plain`. Connections stay open as HTTP/1.1 has it (RFC 9112 section 9.3), so that a client can watch
+//! one over a change of the network.
+
+use std::io::{self, BufWriter, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::state::NAMESPACES;
+
+/// The port that it listens on.
+const PORT: u16 = 80;
+
+/// The most bytes of a request's head, and the most header fields.
+const LARGEST_HEAD: usize = 8 << 10;
+const MOST_FIELDS: usize = 64;
+
+/// The most connections at a time; a thread each.
+const MOST_CONNECTIONS: usize = 256;
+
+/// How long a connection may be silent.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// How often the server looks whether its namespace still has its name.
+const WATCH: Duration = Duration::from_millis(500);
+
+/// Who answers on an address: `ADDRESS=NAME` on the command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Site {
+    /// The server's address.
+    pub address: IpAddr,
+    /// The name in its answers.
+    pub name: String,
+}
+
+impl std::str::FromStr for Site {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (address, name) = text.split_once('=').ok_or("expected ADDRESS=NAME")?;
+        let address = address.parse().map_err(|error| format!("{address}: {error}"))?;
+        Ok(Self { address, name: name.to_owned() })
+    }
+}
+
+/// What the server answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// The source address of the request's connection.
+    pub source: IpAddr,
+    /// The name of the site.
+    pub server: String,
+}
+
+/// Serves in the namespace that the process is in, until the namespace's name is removed. Calls `ready` when it
+/// listens.
+///
+/// # Errors
+/// When it cannot listen or accept.
+pub fn serve(netns: &str, sites: Vec<Site>, ready: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    // Addresses of services come and go with the node, so it listens on all of them. Where the kernel has no IPv6, that
+    // is the IPv4 ones.
+    let listener = TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, PORT)))
+        .or_else(|_| TcpListener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT))))?;
+    ready()?;
+    let name = Path::new(NAMESPACES).join(netns);
+    thread::spawn(move || accept(&listener, sites.into()));
+    while name.exists() {
+        thread::sleep(WATCH);
+    }
+    Ok(())
+}
+
+fn accept(listener: &TcpListener, sites: Arc<[Site]>) {
+    let open = Arc::new(AtomicUsize::new(0));
+    for stream in listener.incoming() {
+        let Ok(stream) = stream else {
+            // A connection that ended before it was taken, or no descriptors: both pass.
+            thread::sleep(Duration::from_millis(10));
+            continue;
+        };
+        if open.fetch_add(1, Ordering::Relaxed) >= MOST_CONNECTIONS {
+            open.fetch_sub(1, Ordering::Relaxed);
+            continue;
+        }
+        let (sites, open) = (Arc::clone(&sites), Arc::clone(&open));
+        thread::spawn(move || {
+            // A client that breaks its connection concerns nobody else.
+            let _ = converse(&stream, &sites);
+            open.fetch_sub(1, Ordering::Relaxed);
+        });
+    }
+}
+
+/// Answers the requests of one connection until either side ends it.
+fn converse(stream: &TcpStream, sites: &[Site]) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(SILENCE))?;
+    stream.set_write_timeout(Some(SILENCE))?;
+    let local = stream.local_addr()?.ip().to_canonical();
+    let seen = Seen {
+        source: stream.peer_addr()?.ip().to_canonical(),
+        server: sites.iter().find(|site| site.address == local).map_or_else(String::new, |site| site.name.clone()),
+    };
+    let mut reader = stream;
+    let mut buffer = Vec::new();
+    loop {
+        let Some(request) = read_request(&mut reader, &mut buffer)? else { return Ok(()) };
+        let response = respond(&request, &seen);
+        let keep = response.keep;
+        response.write(&mut BufWriter::new(stream))?;
+        if !keep {
+            return Ok(());
+        }
+    }
+}
+
+/// What matters of a request.
+#[derive(Debug, PartialEq, Eq)]
+enum Request {
+    Good {
+        is_get: bool,
+        is_head: bool,
+        is_root: bool,
+        wants_text: bool,
+        keep: bool,
+    },
+    /// Not HTTP, too long, or with a body, which nobody sends to this server.
+    Bad(&'static str),
+}
+
+/// Reads one request's head from a connection; `buffer` holds what was read beyond it. None at the connection's end.
+fn read_request(reader: &mut impl Read, buffer: &mut Vec<u8>) -> io::Result<Option<Request>> {
+    loop {
+        if let Some((request, length)) = parse(buffer) {
+            buffer.drain(..length);
+            return Ok(Some(request));
+        }
+        if buffer.len() >= LARGEST_HEAD {
+            return Ok(Some(Request::Bad("431 Request Header Fields Too Large")));
+        }
+        let mut piece = [0; 2048];
+        let count = match reader.read(&mut piece) {
+            Ok(0) => return Ok(None),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        buffer.extend_from_slice(&piece[..count]);
+    }
+}
+
+/// A request and the bytes of its head, if it is complete.
+fn parse(buffer: &[u8]) -> Option<(Request, usize)> {
+    let mut fields = [httparse::EMPTY_HEADER; MOST_FIELDS];
+    let mut head = httparse::Request::new(&mut fields);
+    let length = match head.parse(buffer) {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) => return None,
+        Err(httparse::Error::TooManyHeaders) => {
+            return Some((Request::Bad("431 Request Header Fields Too Large"), buffer.len()));
+        }
+        Err(_) => return Some((Request::Bad("400 Bad Request"), buffer.len())),
+    };
+    let values = |name: &'static str| {
+        head.headers.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
+    };
+    let has = |name, word: &str| {
+        values(name)
+            .flat_map(|value| value.split(|byte| *byte == b','))
+            .any(|item| item.trim_ascii().eq_ignore_ascii_case(word.as_bytes()))
+    };
+    let has_body = values("transfer-encoding").next().is_some() || values("content-length").any(|value| value != b"0");
+    if has_body {
+        return Some((Request::Bad("413 Content Too Large"), length));
+    }
+    // HTTP/1.0 closes unless asked to keep, HTTP/1.1 keeps unless asked to close (RFC 9112 section 9.3).
+    let keep = if head.version == Some(0) { has("connection", "keep-alive") } else { !has("connection", "close") };
+    let path = head.path.unwrap_or_default();
+    let request = Request::Good {
+        is_get: head.method == Some("GET"),
+        is_head: head.method == Some("HEAD"),
+        is_root: path == "/" || path.starts_with("/?"),
+        wants_text: has("accept", "text/plain"),
+        keep,
+    };
+    Some((request, length))
+}
+
+/// A response about to be written.
+#[derive(Debug, PartialEq, Eq)]
+struct Response {
+    status: &'static str,
+    kind: &'static str,
+    body: String,
+    without_body: bool,
+    keep: bool,
+}
+
+fn respond(request: &Request, seen: &Seen) -> Response {
+    let text = |status: &'static str, body: String, keep: bool, without_body: bool| Response {
+        status,
+        kind: "text/plain; charset=utf-8",
+        body,
+        without_body,
+        keep,
+    };
+    match *request {
+        Request::Bad(status) => text(status, format!("{status}\n"), false, false),
+        Request::Good { is_get, is_head, keep, .. } if !is_get && !is_head => {
+            text("405 Method Not Allowed", "only GET and HEAD\n".to_owned(), keep, false)
+        }
+        Request::Good { is_root: false, is_head, keep, .. } => {
+            text("404 Not Found", "there is only /\n".to_owned(), keep, is_head)
+        }
+        Request::Good { wants_text: true, is_head, keep, .. } => {
+            text("200 OK", format!("{} sees {}\n", seen.server, seen.source), keep, is_head)
+        }
+        Request::Good { is_head, keep, .. } => {
+            // An address and a string always are JSON.
+            let body = serde_json::to_string(seen).unwrap_or_default() + "\n";
+            Response { status: "200 OK", kind: "application/json", body, without_body: is_head, keep }
+        }
+    }
+}
+
+impl Response {
+    fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        let Self { status, kind, body, .. } = self;
+        write!(out, "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n", body.len())?;
+        if status.starts_with("405") {
+            write!(out, "allow: GET, HEAD\r\n")?;
+        }
+        write!(out, "connection: {}\r\n\r\n", if self.keep { "keep-alive" } else { "close" })?;
+        if !self.without_body {
+            write!(out, "{body}")?;
+        }
+        out.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen() -> Seen {
+        Seen { source: "10.1.1.4".parse().expect("address"), server: "contosodata".to_owned() }
+    }
+
+    /// The responses to all requests in `bytes`, which arrive in pieces of `piece` bytes.
+    fn answers(bytes: &[u8], piece: usize) -> Vec<Response> {
+        struct Pieces<'a>(&'a [u8], usize);
+        impl Read for Pieces<'_> {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                let count = self.1.min(self.0.len()).min(buffer.len());
+                let (now, later) = self.0.split_at(count);
+                buffer[..count].copy_from_slice(now);
+                self.0 = later;
+                Ok(count)
+            }
+        }
+        let mut reader = Pieces(bytes, piece);
+        let mut buffer = Vec::new();
+        let mut all = Vec::new();
+        while let Some(request) = read_request(&mut reader, &mut buffer).expect("memory") {
+            all.push(respond(&request, &seen()));
+            if !all.last().is_some_and(|response| response.keep) {
+                break;
+            }
+        }
+        all
+    }
+
+    fn written(response: &Response) -> String {
+        let mut bytes = Vec::new();
+        response.write(&mut bytes).expect("memory");
+        String::from_utf8(bytes).expect("text")
+    }
+
+    #[test]
+    fn the_answer_is_the_source_as_json() {
+        let all = answers(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", 4096);
+        assert_eq!(all.len(), 1);
+        assert_eq!(
+            written(&all[0]),
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 45\r\nconnection: keep-alive\r\n\r\n\
+             {\"source\":\"10.1.1.4\",\"server\":\"contosodata\"}\n"
+        );
+    }
+
+    #[test]
+    fn or_as_text() {
+        let all = answers(b"GET /?x HTTP/1.1\r\naccept: text/html, text/plain\r\n\r\n", 4096);
+        assert!(written(&all[0]).ends_with("\r\n\r\ncontosodata sees 10.1.1.4\n"));
+    }
+
+    #[test]
+    fn requests_of_a_connection_are_answered_in_turn_however_they_arrive() {
+        let bytes = b"GET / HTTP/1.1\r\n\r\nHEAD / HTTP/1.1\r\n\r\nGET /x HTTP/1.1\r\nConnection: Close\r\n\r\nGET / HTTP/1.1\r\n\r\n";
+        for piece in [1, 7, 4096] {
+            let all = answers(bytes, piece);
+            let statuses: Vec<_> = all.iter().map(|response| (response.status, response.keep)).collect();
+            assert_eq!(statuses, [("200 OK", true), ("200 OK", true), ("404 Not Found", false)], "pieces of {piece}");
+            assert!(written(&all[1]).ends_with("\r\n\r\n"), "HEAD has no body");
+        }
+    }
+
+    #[test]
+    fn http_1_0_closes_unless_asked() {
+        assert!(!answers(b"GET / HTTP/1.0\r\n\r\n", 4096)[0].keep);
+        assert!(answers(b"GET / HTTP/1.0\r\nconnection: keep-alive\r\n\r\n", 4096)[0].keep);
+    }
+
+    #[test]
+    fn what_it_does_not_serve_is_refused() {
+        let cases: [(&[u8], &str); 4] = [
+            (b"DELETE / HTTP/1.1\r\n\r\n", "405 Method Not Allowed"),
+            (b"POST / HTTP/1.1\r\ncontent-length: 5\r\n\r\nhello", "413 Content Too Large"),
+            (b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", "400 Bad Request"),
+            (&[b'a'; 10_000], "431 Request Header Fields Too Large"),
+        ];
+        for (bytes, status) in cases {
+            assert_eq!(answers(bytes, 4096)[0].status, status);
+        }
+    }
+
+    #[test]
+    fn a_site_is_read_from_the_command_line() {
+        let site: Site = "2001:db8::1=www.example.com".parse().expect("site");
+        assert_eq!(site, Site { address: "2001:db8::1".parse().expect("address"), name: "www.example.com".to_owned() });
+        assert!("10.0.0.1".parse::<Site>().is_err());
+        assert!("x=y".parse::<Site>().is_err());
+    }
+}

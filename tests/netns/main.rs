@@ -1,0 +1,21 @@
+//! `sidestep run` between real kernels: ping, traceroute, iperf3 and curl through TUN devices and wires, and what happens
+//! to traffic while the node changes. Each test has namespaces of its own and checks at its end that every packet is
+//! accounted for and nothing is left.
+//!
+//! Needs root, `ip`, `nft`, `ping`, `traceroute`, `iperf3` and `curl`; says aloud when it cannot run, and fails then if
+//! `CI` is `true`.
+
+#[path = "../support/namespaces.rs"]
+mod support;
+
+mod appliance;
+mod changes;
+mod conversation;
+mod ethernet;
+mod node;
+mod paths;
+mod site;
+mod starting;
+mod switch;
+mod workers;
+mod wrappers;

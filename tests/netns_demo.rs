@@ -1,0 +1,198 @@
+//! `sidestep demo` from its start to its end, and to ends before its time.
+//!
+//! Needs root, /dev/net/tun and the tools; says aloud when it cannot run, and fails then if `CI` is `true`.
+
+#[path = "support/lab.rs"]
+mod support;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use support::{privileged, sidestep};
+
+/// Demos have fixed names, so one runs at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a demo makes, as far as it is there.
+fn remains() -> Vec<String> {
+    let mut found = Vec::new();
+    for folder in ["/run/netns", "/etc/netns"] {
+        let names = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+        let names = names.map(|entry| entry.path().display().to_string());
+        found.extend(names.filter(|name| name.contains("/sidestep-")));
+    }
+    found.extend(["/run/sidestep/lab/demo.json", "/run/sidestep/lab/demo.d"].map(str::to_owned));
+    found.retain(|path| Path::new(path).exists());
+    found
+}
+
+/// Starts a demo and waits until its progress says this.
+fn start_until(text: &str) -> Child {
+    let mut child = sidestep(&["demo"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("start");
+    let mut lines = BufReader::new(child.stderr.take().expect("stderr")).lines().map_while(Result::ok);
+    let mut seen = Vec::new();
+    let reached = lines.by_ref().any(|line| {
+        seen.push(line.clone());
+        line.contains(text)
+    });
+    assert!(reached, "no line says {text:?}: {seen:?}");
+    std::thread::spawn(move || lines.for_each(drop));
+    child
+}
+
+fn signal(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).expect("signal");
+}
+
+fn check_report(output: &Output, service: Option<&str>) {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let (tunnel, endpoint) = (&report["forced_tunnel"], &report["service_endpoint"]);
+    assert_eq!(tunnel["next_hop_type"], "VirtualNetworkGateway");
+    assert_eq!(endpoint["next_hop_type"], "VirtualNetworkServiceEndpoint");
+    assert_eq!((&tunnel["source_seen"], &endpoint["source_seen"]), (&"203.0.113.10".into(), &"10.1.1.4".into()));
+    for column in [tunnel, endpoint] {
+        assert_eq!(column["web_source_seen"], "203.0.113.10");
+        assert_eq!(column["http_status"], 200);
+        let path = column["path"].as_array().expect("path");
+        assert_eq!(path[0], "10.1.1.1");
+        if let Some(service) = service {
+            assert_eq!(path.last().expect("hops"), service);
+        }
+    }
+    assert_eq!(tunnel["path"].as_array().map(Vec::len), Some(5));
+    assert_eq!(endpoint["path"].as_array().map(Vec::len), Some(2));
+    let number = |value: &serde_json::Value| value.as_f64().expect("number");
+    assert!(number(&tunnel["ping_ms"]) > 20.0, "the tunnel is 10 ms long each way");
+    assert!(number(&endpoint["ping_ms"]) < number(&tunnel["ping_ms"]) / 2.0);
+    assert!(number(&endpoint["tcp_gbps"]) > number(&tunnel["tcp_gbps"]));
+    assert_eq!(report["switch"]["open_connections_reset"], 1);
+    assert!(number(&report["switch"]["first_success_after_ms"]) < 5000.0);
+    assert_eq!(remains(), Vec::<String>::new());
+}
+
+#[test]
+fn the_demo_shows_both_paths() {
+    let _alone = alone();
+    if !privileged() {
+        return;
+    }
+    let output = sidestep(&["demo", "--json"]).output().expect("run");
+    check_report(&output, Some("20.60.1.10"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    for step in ["building the lab", "forced tunnel: TCP", "enabling the endpoint", "removing the lab"] {
+        assert!(said.contains(step), "{said}");
+    }
+}
+
+#[test]
+fn the_demo_runs_on_azures_own_tags() {
+    let _alone = alone();
+    if !privileged() {
+        return;
+    }
+    let tags = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/ServiceTags_Public_20251117.json");
+    if !tags.exists() {
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "{} is missing", tags.display());
+        eprintln!("SKIPPED: the demo on Azure's own tags ({} is missing)", tags.display());
+        return;
+    }
+    let mut command = sidestep(&["demo", "--json", "--io", "plain", "--tags"]);
+    check_report(&command.arg(&tags).output().expect("run"), None);
+}
+
+#[test]
+fn a_signal_ends_the_demo_and_nothing_stays() {
+    let _alone = alone();
+    if !privileged() {
+        return;
+    }
+    let cases = [
+        (Signal::INT, "building the lab", 130),
+        (Signal::TERM, "starting the forwarder", 143),
+        (Signal::HUP, "forced tunnel: TCP", 129),
+        (Signal::INT, "enabling the endpoint", 130),
+    ];
+    for (number, moment, code) in cases {
+        let mut child = start_until(moment);
+        signal(&child, number);
+        let status = child.wait().expect("wait");
+        assert_eq!(status.code(), Some(code), "at {moment:?}");
+        assert_eq!(remains(), Vec::<String>::new(), "at {moment:?}");
+    }
+}
+
+#[test]
+fn a_killed_demo_is_cleaned_up_behind() {
+    let _alone = alone();
+    if !privileged() {
+        return;
+    }
+    let mut child = start_until("forced tunnel: TCP");
+    assert!(!remains().is_empty());
+    let second = sidestep(&["demo"]).output().expect("run");
+    let said = String::from_utf8_lossy(&second.stderr);
+    assert_eq!(second.status.code(), Some(1));
+    assert!(said.contains(&format!("the lab `demo` is in use by process {}", child.id())), "{said}");
+    assert!(!remains().is_empty(), "the first one goes on");
+
+    signal(&child, Signal::KILL);
+    child.wait().expect("wait");
+    let until = Instant::now() + Duration::from_secs(20);
+    while !remains().is_empty() {
+        assert!(Instant::now() < until, "{:?}", remains());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn what_a_demo_left_that_was_killed_with_its_guard_is_removed_by_hand() {
+    let _alone = alone();
+    if !privileged() {
+        return;
+    }
+    let mut child = start_until("forced tunnel: TCP");
+    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).expect("children");
+    let is_guard =
+        |pid: &&str| fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains("lab-guard"));
+    let guard = children.split_whitespace().find(is_guard).expect("a guard").parse().expect("number");
+    kill_process(Pid::from_raw(guard).expect("number"), Signal::KILL).expect("signal");
+    signal(&child, Signal::KILL);
+    child.wait().expect("wait");
+
+    let status = sidestep(&["lab", "status", "--name", "demo", "--json"]).output().expect("run");
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).expect("JSON");
+    assert_eq!(status[0]["state"], "interrupted");
+    assert_eq!(status[0]["namespaces"].as_array().map(Vec::len), Some(4));
+    let down = sidestep(&["lab", "down", "--name", "demo"]).output().expect("run");
+    assert!(down.status.success(), "{}", String::from_utf8_lossy(&down.stderr));
+    assert_eq!(remains(), Vec::<String>::new());
+}
+
+#[test]
+fn what_the_demo_needs_and_finds_taken_is_refused() {
+    let _alone = alone();
+    if !privileged() {
+        return;
+    }
+    let ip = |arguments: &[&str]| assert!(Command::new("ip").args(arguments).status().expect("ip").success());
+    ip(&["netns", "add", "sidestep-vm1"]);
+    let output = sidestep(&["demo"]).output().expect("run");
+    let left = remains();
+    ip(&["netns", "delete", "sidestep-vm1"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains("the network namespace `sidestep-vm1` exists already"), "{said}");
+    assert_eq!(left, ["/run/netns/sidestep-vm1"]);
+    assert!(output.stdout.is_empty());
+}
