@@ -209,43 +209,5 @@ pub struct FlowAnswer {
     pub bytes: [u64; 2],
 }
 
-/// `GET /v1/counters`: sums over all workers since the start. Received packets are forwarded, answered or dropped.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counters {
-    /// Packets received from ports; a super-packet is one.
-    pub received: u64,
-    /// Bytes of received packets, from the IP header on.
-    pub received_bytes: u64,
-    /// Received packets that were super-packets.
-    pub received_super: u64,
-    /// Packets forwarded.
-    pub forwarded: u64,
-    /// Bytes of forwarded packets.
-    pub forwarded_bytes: u64,
-    /// Packets answered, by kind of answer; kinds that did not occur are left out.
-    pub answered: BTreeMap<String, u64>,
-    /// Packets dropped, by reason; reasons that did not occur are left out.
-    pub dropped: BTreeMap<String, u64>,
-    /// Packets made here: ICMP errors and TCP resets.
-    pub generated: u64,
-    /// Packets given to the worker that owns their flow.
-    pub handed_over: u64,
-    /// Packets that met a flow.
-    pub flow_hits: u64,
-    /// Packets that met none.
-    pub flow_misses: u64,
-    /// Flows now.
-    pub flows: u64,
-    /// Flows made.
-    pub flows_created: u64,
-    /// Flows that ended by their timer.
-    pub flows_expired: u64,
-    /// Flows decided anew under a newer generation with the same outcome.
-    pub flows_kept: u64,
-    /// TCP flows that were reset because their path changed.
-    pub flows_reset: u64,
-    /// Other flows that moved to another path, or ended because there is none any more.
-    pub flows_moved: u64,
-    /// What the devices count, by port.
-    pub ports: BTreeMap<String, BTreeMap<String, u64>>,
-}
+/// `GET /v1/counters`: sums over all workers since the start.
+pub use crate::telemetry::counters::Report as Counters;

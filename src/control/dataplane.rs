@@ -7,7 +7,6 @@ use super::answers::Counters;
 use super::ports::Attachment;
 use super::refusal::Refusal;
 use crate::path::forwarder::FlowSummary;
-use crate::path::{Answer, DropReason};
 use crate::port::Port;
 use crate::snapshot::{NextHopType, PortId};
 use crate::worker;
@@ -95,32 +94,7 @@ impl Dataplane for worker::Handle {
     }
 
     fn counters(&self) -> Counters {
-        let mut sum = Counters::default();
-        for worker in worker::Handle::counters(self) {
-            sum.received += worker.received.get();
-            sum.received_bytes += worker.received_bytes.get();
-            sum.received_super += worker.received_super.get();
-            sum.forwarded += worker.forwarded.get();
-            sum.forwarded_bytes += worker.forwarded_bytes.get();
-            sum.generated += worker.generated.get();
-            sum.handed_over += worker.handed_over.get();
-            sum.flow_hits += worker.flow_hits.get();
-            sum.flow_misses += worker.flow_misses.get();
-            sum.flows += worker.flows.get();
-            sum.flows_created += worker.flows_created.get();
-            sum.flows_expired += worker.flows_expired.get();
-            sum.flows_kept += worker.flows_kept.get();
-            sum.flows_reset += worker.flows_reset.get();
-            sum.flows_moved += worker.flows_moved.get();
-            let answered = Answer::ALL.iter().map(|answer| answer.name()).zip(&worker.answered);
-            for (name, count) in answered.filter(|(_, count)| count.get() > 0) {
-                *sum.answered.entry(name.to_owned()).or_default() += count.get();
-            }
-            let dropped = DropReason::ALL.iter().map(|reason| reason.name()).zip(&worker.dropped);
-            for (name, count) in dropped.filter(|(_, count)| count.get() > 0) {
-                *sum.dropped.entry(name.to_owned()).or_default() += count.get();
-            }
-        }
+        let mut sum = Counters::sum(&worker::Handle::counters(self));
         for report in self.ports() {
             let port = sum.ports.entry(report.port.to_string()).or_default();
             for (name, count) in report.counters {

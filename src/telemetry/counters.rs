@@ -48,6 +48,8 @@ pub struct Report {
     pub flows_moved: u64,
     /// Flows now.
     pub flows: u64,
+    /// What the devices count themselves, by port; [`Report::sum`] leaves it to whoever has the devices.
+    pub ports: BTreeMap<String, BTreeMap<String, u64>>,
 }
 
 impl Report {
