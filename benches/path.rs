@@ -15,9 +15,9 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use sidestep::packet::frame::Frame;
 use sidestep::path::counters::Counters;
 use sidestep::path::forwarder::Settings;
+use sidestep::path::shared::Shared;
 use sidestep::path::{Egress, Forwarder, SendFailure, Verdict};
 use sidestep::snapshot::PortId;
-use sidestep::table::port_pool::PortRange;
 
 use bench::Bench;
 use packets::udp;
@@ -33,13 +33,7 @@ impl Egress for Sink {
 }
 
 fn forwarder(bench: &Bench) -> Forwarder {
-    let settings = Settings {
-        flow_limit: 2_000_000,
-        seed: 11,
-        worker: 0,
-        port_range: PortRange { first: 1_024, last: u16::MAX },
-        directory: None,
-    };
+    let settings = Settings { flow_limit: 2_000_000, seed: 11, worker: 0, shared: Arc::new(Shared::new(1)) };
     Forwarder::new(bench.forwarder.snapshot().clone(), Arc::new(Counters::new()), settings)
 }
 

@@ -164,6 +164,10 @@ fn prefix(criterion: &mut Criterion) {
 
 /// The steps of CSIT's session scale that a worker has to carry, after one flow and a small table.
 const FLOWS: [u32; 4] = [1, 1_024, 64_512, 1_032_192];
+/// The next step, which has to fit too.
+const FLOWS_MOST: u32 = 4_128_768;
+/// Bytes that a flow may take at 1,032,192 flows, keys, state, timer and index together.
+const FLOW_BYTES: usize = 128;
 
 fn key(number: u32, port: u16) -> FlowKey<u32> {
     FlowKey {
@@ -176,11 +180,16 @@ fn key(number: u32, port: u16) -> FlowKey<u32> {
     }
 }
 
-/// A table of `flows` flows with 64 bytes of state each.
+/// A table with room for 1,032,192 flows, and `flows` of them with 64 bytes of state each.
 fn filled(flows: u32) -> FlowTable<u32, [u64; 8]> {
-    let mut table = FlowTable::new(1_032_192, 0x1234_5678_9abc_def0);
+    filled_up_to(flows, 1_032_192)
+}
+
+/// The same with room for `limit` flows.
+fn filled_up_to(flows: u32, limit: usize) -> FlowTable<u32, [u64; 8]> {
+    let mut table = FlowTable::new(limit, 0x1234_5678_9abc_def0);
     for number in 0..flows {
-        table.insert(key(number, 0), key(number, 1), [1; 8], 300_000).expect("room for the flow");
+        table.insert(key(number, 0), key(number, 1), [1; 8], 300_000, true).expect("room for the flow");
     }
     table
 }
@@ -194,7 +203,8 @@ fn flow(criterion: &mut Criterion) {
     group.sample_size(20);
     for flows in FLOWS {
         let table = filled(flows);
-        println!("{flows} flows: {} bytes, {} each", table.memory(), table.memory() / flows as usize);
+        println!("{flows} flows: {} bytes, {} each", table.memory(), table.memory().div_ceil(flows as usize));
+        assert!(flows < 1_032_192 || table.memory() <= FLOW_BYTES * flows as usize, "over the budget of memory");
         let hits: Vec<_> = (0..ADDRESSES).map(|_| key(random.u32(..flows), random.u16(..2))).collect();
         let misses: Vec<_> = (0..ADDRESSES).map(|_| key(random.u32(..), 2)).collect();
         group.throughput(Throughput::Elements(ADDRESSES as u64));
@@ -228,6 +238,12 @@ fn flow(criterion: &mut Criterion) {
             })
         });
     }
+    {
+        let table = filled_up_to(FLOWS_MOST, FLOWS_MOST as usize);
+        assert_eq!(table.len(), FLOWS_MOST as usize);
+        let each = table.memory().div_ceil(table.len());
+        println!("{FLOWS_MOST} flows: {} bytes, {each} each", table.memory());
+    }
     group.sample_size(10);
     for flows in [64_512, 1_032_192] {
         group.throughput(Throughput::Elements(u64::from(flows)));
@@ -235,6 +251,16 @@ fn flow(criterion: &mut Criterion) {
             bencher.iter_with_large_drop(|| filled(black_box(flows)))
         });
     }
+    // What a full table does before it makes a flow; one of 64 may be ended early.
+    let mut table = filled(0);
+    for number in 0..1_032_192_u32 {
+        let deadline = 240_000 + u64::from(number) / 4_300;
+        table.insert(key(number, 0), key(number, 1), [1; 8], deadline, number % 64 == 0).expect("room for the flow");
+    }
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("oldest_transient", |bencher| {
+        bencher.iter(|| table.oldest_transient(64, |_, _, _, _| true).expect("a transient flow"))
+    });
     // A full life at a standing number of flows: made, found due, ended.
     let mut table = filled(64_512);
     let mut number = 64_512;
@@ -245,7 +271,7 @@ fn flow(criterion: &mut Criterion) {
             let flow = table.lookup(&key(oldest, 0)).expect("the oldest flow").0;
             table.remove(flow);
             number += 1;
-            table.insert(key(number - 1, 0), key(number - 1, 1), [1; 8], 300_000).expect("room for the flow")
+            table.insert(key(number - 1, 0), key(number - 1, 1), [1; 8], 300_000, true).expect("room for the flow")
         })
     });
     group.finish();

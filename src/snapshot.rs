@@ -17,6 +17,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ipnet::IpNet;
 
+mod source;
+
+pub use source::{
+    EndpointSource, Filtering, Identity6, Lifetimes, Mapping, Outbound, Pool, PoolId, PoolKind, SourceAction,
+    SubnetIdentity,
+};
+
 use crate::table::prefix::PrefixTable;
 
 /// A port of the node: where packets enter and leave. Index into [`Snapshot::ports`].
@@ -84,15 +91,6 @@ pub enum Unroutable {
     NoInternetEdge,
     /// The port exists and has no device.
     NoDevice,
-}
-
-/// What becomes of the source address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum SourceAction {
-    /// It stays: private addresses inside the network, to the gateway and to endpoints.
-    Keep,
-    /// Default outbound access: translated to one of [`Snapshot::outbound_v4`] or `_v6`, denied if there is none.
-    DefaultOutbound,
 }
 
 /// Where a packet goes.
@@ -181,7 +179,7 @@ pub struct PortEntry {
     /// Address space of the port's virtual network; empty for services, internet and backbone.
     pub address_space: Arc<[IpNet]>,
     /// Prefixes that no packet entering here has as its source: for the gateway and the internet edge, every address
-    /// space of the document.
+    /// space of the document; for the edge every public address of the node and its services, too.
     pub refused_sources: Arc<[IpNet]>,
     /// Source of ICMP errors made for packets that entered here: a subnet's gateway address (its first), for the
     /// gateway and the internet edge an address of theirs.
@@ -190,6 +188,12 @@ pub struct PortEntry {
     pub router_v6: Option<Ipv6Addr>,
     /// MTU of the port's device in bytes.
     pub mtu: u16,
+    /// How what enters here gets a public source.
+    pub outbound: Outbound,
+    /// How each endpoint of the port's subnet presents itself, in the order of the subnet's endpoints.
+    pub endpoint_sources: Vec<EndpointSource>,
+    /// Services: the IPv6 address that stands for each IPv4 address towards `identity6` traffic.
+    pub identity_addresses: Vec<(Ipv4Addr, Ipv6Addr)>,
 }
 
 /// The compiled state of the node.
@@ -209,10 +213,19 @@ pub struct Snapshot {
     pub hops: Vec<Hop>,
     /// Service addresses that the internet reaches: sorted by address.
     pub public: Vec<(IpAddr, PortId)>,
-    /// Public IPv4 addresses of default outbound access.
-    pub outbound_v4: Vec<Ipv4Addr>,
-    /// Public IPv6 addresses of default outbound access.
-    pub outbound_v6: Vec<Ipv6Addr>,
+    /// Instance public addresses: public address, port of the NIC, its private address. Sorted by public address.
+    pub instances: Vec<(IpAddr, PortId, IpAddr)>,
+    /// Pools of translated addresses by [`PoolId`].
+    pub pools: Vec<Pool>,
+    /// The tags of every subnet in `identity6` addresses, and those that subnets had which are gone. The packet path does
+    /// not read them: what they come to is in [`PortEntry::endpoint_sources`].
+    pub identities: Vec<SubnetIdentity>,
+    /// Lifetimes of flows that no pool translates.
+    pub lifetimes: Lifetimes,
+    /// Most flows of one NIC, over all workers.
+    pub flow_limit_per_nic: u32,
+    /// Most flows of the node, over all workers.
+    pub flow_limit: u32,
     /// For each IP protocol number whether endpoints steer it.
     pub steered: [bool; 256],
 }
@@ -250,6 +263,33 @@ impl Snapshot {
     /// The port by its number.
     pub fn port(&self, port: PortId) -> Option<&PortEntry> {
         self.ports.get(usize::from(port.0))
+    }
+
+    /// The pool by its number.
+    pub fn pool(&self, pool: PoolId) -> Option<&Pool> {
+        self.pools.get(usize::from(pool.0))
+    }
+
+    /// The pool that an address belongs to.
+    pub fn pool_of(&self, address: IpAddr) -> Option<PoolId> {
+        let found = self.pools.iter().position(|pool| pool.contains(address))?;
+        u16::try_from(found).ok().map(PoolId)
+    }
+
+    /// Whether a pool translates for an address of a port now: the port is a NIC that has the address, or forwards for
+    /// others, and its way to the internet or one of its endpoints names the pool.
+    pub fn serves(&self, pool: PoolId, port: PortId, address: IpAddr) -> bool {
+        let Some(port) = self.port(port).filter(|port| port.kind == PortKind::Nic) else { return false };
+        let named = port.outbound.nat_gateway == Some(pool)
+            || port.outbound.default == Some(pool)
+            || port.endpoint_sources.contains(&EndpointSource::Snat(pool));
+        named && (port.ip_forwarding || port.addresses.contains(&address))
+    }
+
+    /// The NIC port and private address behind an instance public address.
+    pub fn instance(&self, public: IpAddr) -> Option<(PortId, IpAddr)> {
+        let found = self.instances.binary_search_by_key(&public, |(address, _, _)| *address).ok()?;
+        self.instances.get(found).map(|(_, port, private)| (*port, *private))
     }
 
     /// The port of the service that has a public address.

@@ -253,9 +253,20 @@ fn an_endpoint_is_switched_and_the_answers_follow() {
     let next_hop = ["next-hop", "--from", "spoke/workload", "--to", "data.blob.example", "--json"];
     assert_eq!(place.json(&next_hop)["nextHopType"], "VirtualNetworkGateway");
 
+    let routes = "spoke/workload\n  + Default Active 20.60.0.0/16 VirtualNetworkServiceEndpoint Microsoft.Storage\n";
+    assert_eq!(
+        place.text(&["endpoint", "enable", "spoke/workload", "microsoft.storage", "--dry-run"]),
+        format!(
+            "{routes}nothing done, still generation 1: Microsoft.Storage enabled on spoke/workload, flows that would be \
+             reset 0, moved 0, kept 0\n"
+        )
+    );
+    let dry = place.json(&["endpoint", "disable", "spoke/workload", STORAGE, "--dry-run", "--json"]);
+    assert_eq!((&dry["dry_run"], &dry["changed"]), (&true.into(), &false.into()));
+    assert_eq!(place.json(&next_hop)["nextHopType"], "VirtualNetworkGateway", "nothing was done");
     assert_eq!(
         place.text(&["endpoint", "enable", "spoke/workload", "microsoft.storage"]),
-        "Microsoft.Storage enabled on spoke/workload: generation 2, flows reset 0, moved 0, kept 0\n"
+        format!("{routes}Microsoft.Storage enabled on spoke/workload: generation 2, flows reset 0, moved 0, kept 0\n")
     );
     assert_eq!(place.json(&next_hop)["nextHopType"], "VirtualNetworkServiceEndpoint");
     assert_eq!(
@@ -278,8 +289,13 @@ fn an_endpoint_is_switched_and_the_answers_follow() {
     assert_eq!(
         off,
         serde_json::json!({
-            "subnet": "spoke/workload", "service": STORAGE, "enabled": false, "changed": true, "generation": 3,
-            "flows_reset": 0, "flows_moved": 0, "flows_kept": 0
+            "subnet": "spoke/workload", "service": STORAGE, "enabled": false, "changed": true, "dry_run": false,
+            "generation": 3,
+            "routes": [{
+                "subnet": "spoke/workload", "added": [],
+                "removed": ["Default Active 20.60.0.0/16 VirtualNetworkServiceEndpoint Microsoft.Storage"]
+            }],
+            "flows_reset": 0, "flows_moved": 0, "flows_kept": 0, "flows_cut": []
         })
     );
 
@@ -291,8 +307,17 @@ fn an_endpoint_is_switched_and_the_answers_follow() {
     assert_eq!(changes.len(), 4, "{changes:?}");
     assert!(status["changes"][2]["refused"].is_string());
     assert_eq!(status["counters"]["received"], 0);
+    assert_eq!((&status["counters"]["flows"], &status["counters"]["flow_limit"]), (&0.into(), &1_048_576.into()));
+    assert_eq!(
+        status["flows"],
+        serde_json::json!({ "used": 0, "limit": 1_048_576, "limit_per_nic": 500_000, "owners": [] })
+    );
     let shown = place.text(&["status"]);
     assert!(shown.starts_with("generation  3\n"), "{shown}");
+    assert!(
+        shown.contains("\nflows       0 of 1048576 (0 %), 500000 for each NIC; 0 made, 0 reset by changes\n"),
+        "{shown}"
+    );
     assert_eq!(place.text(&["flows"]), "0 flows\n");
     assert_eq!(place.json(&["flows", "--json", "--limit", "3"]), serde_json::json!({ "total": 0, "flows": [] }));
 }
@@ -370,15 +395,17 @@ fn a_document_is_applied_or_refused_whole() {
         "spoke/workload\n  + Default Active 20.60.0.0/16 VirtualNetworkServiceEndpoint Microsoft.Storage\n";
     assert_eq!(
         place.text(&["apply", "-c", "next.toml", "--dry-run"]),
-        format!("{difference}nothing done, still generation 1: routes of 1 subnet change, flows that would be cut 0\n")
+        format!(
+            "{difference}nothing done, still generation 1: routes of 1 subnet change, flows that would be reset 0, moved 0, kept 0\n"
+        )
     );
     assert_eq!(
         place.text(&["apply", "-c", "next.toml"]),
-        format!("{difference}generation 2: routes of 1 subnet change, flows cut 0\n")
+        format!("{difference}generation 2: routes of 1 subnet change, flows reset 0, moved 0, kept 0\n")
     );
     assert_eq!(
         place.text(&["apply", "-c", "next.toml"]),
-        "generation 3: no routes change, flows cut 0\n",
+        "generation 3: no routes change, flows reset 0, moved 0, kept 0\n",
         "a document in force can be applied again"
     );
 

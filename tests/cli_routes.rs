@@ -152,12 +152,15 @@ fn routes_as_json_have_azures_shape() {
     inspect["destinationServiceTags"] = json!(["Sql"]);
     inspect["tagMap"] = json!({ "Sql": ["20.61.0.0/24"] });
     inspect["nextHopIpAddress"] = json!(["10.1.2.4"]);
+    // The one field that Azure's tool does not have.
+    let mut endpoint = route(&["20.60.0.0/20", "20.60.32.0/24"], "VirtualNetworkServiceEndpoint", "Default", "Active");
+    endpoint["endpointSource"] = json!("private");
     let expected = json!({ "nextLink": null, "value": [
         route(&["10.1.0.0/16"], "VnetLocal", "Default", "Active"),
         route(&["0.0.0.0/0"], "Internet", "Default", "Invalid"),
         named(route(&["0.0.0.0/0"], "VirtualNetworkGateway", "User", "Active"), "default"),
         inspect,
-        route(&["20.60.0.0/20", "20.60.32.0/24"], "VirtualNetworkServiceEndpoint", "Default", "Active"),
+        endpoint,
         named(route(&["20.60.1.0/28"], "None", "User", "Invalid"), "block"),
     ] });
     assert_eq!(json_answer(&["routes", "vm1", "--json", "-c", &documents.config]), expected);
@@ -228,6 +231,18 @@ fn next_hop_as_text() {
 }
 
 #[test]
+fn a_source_that_is_not_the_default_is_told() {
+    let documents = Documents::new(
+        &DOCUMENT
+            .replace("service = \"Microsoft.Storage\" }", "service = \"Microsoft.Storage\", source = \"identity6\" }"),
+    );
+    let routes = answer(&["routes", "vm1", "-c", &documents.config]);
+    assert!(routes.contains("Microsoft.Storage (identity6)"), "{routes}");
+    let next_hop = squeeze(&answer(&["next-hop", "--from", "vm1", "--to", "20.60.1.10", "-c", &documents.config]));
+    assert_eq!(next_hop[2..4], ["source identity6", "port contosodata"]);
+}
+
+#[test]
 fn next_hop_as_json() {
     let document = DOCUMENT
         .replace("tags = \"tags.json\"", "tags = \"tags.json\"\nsemantics = { endpoint_protocols = [\"tcp\"] }");
@@ -238,7 +253,7 @@ fn next_hop_as_json() {
     };
     let tunnel = json!({
         "source": "User", "name": "default", "service": null, "serviceTag": null, "addressPrefix": "0.0.0.0/0",
-        "nextHopType": "VirtualNetworkGateway", "nextHopIpAddress": "",
+        "nextHopType": "VirtualNetworkGateway", "nextHopIpAddress": "", "endpointSource": null,
     });
     let candidate = |mut route: Value, reason: &str| {
         route["reason"] = json!(reason);
@@ -246,11 +261,12 @@ fn next_hop_as_json() {
     };
     let internet = json!({
         "source": "Default", "name": null, "service": null, "serviceTag": null, "addressPrefix": "0.0.0.0/0",
-        "nextHopType": "Internet", "nextHopIpAddress": "",
+        "nextHopType": "Internet", "nextHopIpAddress": "", "endpointSource": null,
     });
     let endpoint = json!({
         "source": "Default", "name": null, "service": "Microsoft.Storage", "serviceTag": null,
         "addressPrefix": "20.60.32.0/24", "nextHopType": "VirtualNetworkServiceEndpoint", "nextHopIpAddress": "",
+        "endpointSource": "private",
     });
     let first = "the Microsoft.Storage endpoint comes first, whatever the prefix lengths";
     assert_eq!(

@@ -97,6 +97,7 @@ fn tun(lab: &Lab, host: &str, addresses: &[&str], io: Io) -> Settings {
         pcap: None,
         io,
         queues: 1,
+        persistent: false,
     }
 }
 
@@ -208,6 +209,7 @@ fn wire(lab: &Lab, queues: u16) -> Settings {
         pcap: None,
         io: Io::Offload,
         queues,
+        persistent: false,
     }
 }
 

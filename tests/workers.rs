@@ -12,12 +12,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sidestep::model::network::{Network, ServiceEndpoint};
+use sidestep::model::network::{EndpointSource, Network, ServiceEndpoint};
+use sidestep::path::save::SavedFlow;
 use sidestep::plan::Plan;
 use sidestep::port::{Port, memory};
 use sidestep::snapshot::{PortId, Publisher};
 use sidestep::telemetry::counters::Report;
-use sidestep::worker::{Handle, Settings};
+use sidestep::worker::{Handle, Restored, Settings};
 
 use packets::{Tcp, decode, udp};
 
@@ -32,6 +33,10 @@ struct Node {
 
 impl Node {
     fn start(workers: u16) -> Self {
+        Self::resume(workers, Vec::new()).0
+    }
+
+    fn resume(workers: u16, flows: Vec<Vec<SavedFlow>>) -> (Self, Restored) {
         let network = sidestep::model::parse(bench::NETWORK, Path::new("workers.toml"), None).unwrap();
         let snapshot = Plan::new(Arc::new(network.clone()), bench::catalogue()).compile(1, None).unwrap();
         let mut ports: Vec<(PortId, Vec<Box<dyn Port>>)> = Vec::new();
@@ -44,8 +49,8 @@ impl Node {
         }
         let publisher = Arc::new(Publisher::new(snapshot));
         let settings = Settings { workers, flow_limit: 10_000, seed: 3 };
-        let handle = Handle::start(publisher.clone(), ports, &settings).unwrap();
-        Self { network, publisher, handle, queues }
+        let (handle, restored) = Handle::resume(publisher.clone(), ports, &settings, flows).unwrap();
+        (Self { network, publisher, handle, queues }, restored)
     }
 
     fn queue(&self, port: &str, worker: usize) -> &memory::Handle {
@@ -71,11 +76,26 @@ impl Node {
         }
     }
 
+    /// The next packet that leaves through any queue of a port.
+    #[track_caller]
+    fn expect_anywhere(&self, port: &str) -> packets::Seen {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let snapshot = self.publisher.current();
+            let number = snapshot.ports.iter().position(|entry| entry.name == port).unwrap();
+            if let Some(packet) = self.queues[number].iter().find_map(memory::Handle::collect) {
+                return decode(&packet.bytes);
+            }
+            assert!(Instant::now() < deadline, "nothing left through {port}: {:?}", self.report());
+            std::thread::yield_now();
+        }
+    }
+
     fn enable_storage(&mut self) {
         let subnet = self.network.find_subnet("spoke/workload").unwrap();
-        self.network.virtual_networks[subnet.virtual_network].subnets[subnet.subnet]
-            .service_endpoints
-            .push(ServiceEndpoint { service: "Microsoft.Storage".into(), locations: vec![] });
+        self.network.virtual_networks[subnet.virtual_network].subnets[subnet.subnet].service_endpoints.push(
+            ServiceEndpoint { service: "Microsoft.Storage".into(), locations: vec![], source: EndpointSource::Private },
+        );
         let before = self.publisher.current();
         let plan = Plan::new(Arc::new(self.network.clone()), bench::catalogue());
         let next = plan.compile(before.generation + 1, Some(&before)).unwrap();
@@ -195,4 +215,48 @@ fn a_device_that_is_gone_closes_its_port_and_no_other() {
         assert!(Instant::now() < deadline, "{:?}", node.report());
     }
     node.finish();
+}
+
+/// The flows of a node, by worker, as the next process reads them.
+fn stop_and_save(node: &Node) -> Vec<Vec<SavedFlow>> {
+    let stopped = node.handle.stop();
+    let mut flows = Vec::new();
+    stopped.save(|worker, flow| {
+        flows.resize_with(flows.len().max(usize::from(worker) + 1), Vec::new);
+        flows[usize::from(worker)].push(flow);
+    });
+    assert_eq!(flows.iter().map(Vec::len).sum::<usize>(), stopped.flow_count());
+    assert_eq!(node.handle.stop().flow_count(), 0, "they are given away once");
+    flows
+}
+
+#[test]
+fn flows_go_on_with_more_and_with_fewer_workers() {
+    for (before, after) in [(2, 2), (1, 3), (3, 1), (3, 2)] {
+        let first = Node::start(before);
+        let mut presented = Vec::new();
+        for number in 0..12 {
+            let worker = usize::from(number % before);
+            first.inject("vm3", worker, udp(("10.1.3.4", 100 + number), ("198.51.100.80", 53), b"q"));
+            presented.push(first.expect("internet", worker).source_port);
+        }
+        let flows = stop_and_save(&first);
+        let (second, restored) = Node::resume(after, flows);
+        assert_eq!(restored, Restored { restored: 12, expired: 0, refused: 0 }, "{before} to {after}");
+        // Each reply comes in at another worker than the one before and still finds its way.
+        for (number, port) in (0..).zip(&presented) {
+            let worker = usize::from(number % after);
+            second.inject("internet", worker, udp(("198.51.100.80", 53), ("203.0.113.200", *port), b"a"));
+        }
+        let mut seen: Vec<u16> = (0..12).map(|_| second.expect_anywhere("vm3").destination_port).collect();
+        seen.sort_unstable();
+        assert_eq!(seen, (100..112).collect::<Vec<u16>>(), "{before} to {after}");
+        assert_eq!(second.report().flows_created, 0);
+        // A new translation takes no port that a restored flow has, whichever worker makes it.
+        for worker in 0..usize::from(after) {
+            second.inject("vm3", worker, udp(("10.1.3.4", 900 + worker as u16), ("198.51.100.80", 53), b"q"));
+            assert!(!presented.contains(&second.expect("internet", worker).source_port));
+        }
+        second.finish();
+    }
 }

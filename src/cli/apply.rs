@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::node::{NodeArgs, refused_document};
-use super::write_json;
+use super::{changes, write_json};
 use crate::control::answers::DocumentAnswer;
 use crate::control::client::target;
 
@@ -56,22 +56,14 @@ pub fn run(args: &ApplyArgs, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
 }
 
 fn describe(answer: &DocumentAnswer) -> String {
-    let mut text = String::new();
-    for change in &answer.routes {
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "{}", change.subnet);
-        for (sign, routes) in [('-', &change.removed), ('+', &change.added)] {
-            for route in routes {
-                let _ = writeln!(text, "  {sign} {route}");
-            }
-        }
-    }
+    let mut text = changes::routes(&answer.routes);
     for (what, ports) in [
         ("new ports", &answer.ports_added),
         ("ports gone", &answer.ports_removed),
         ("ports changed", &answer.ports_changed),
     ] {
         if !ports.is_empty() {
+            // Writing to a String cannot fail.
             let _ = writeln!(text, "{what}: {}", ports.join(", "));
         }
     }
@@ -80,19 +72,18 @@ fn describe(answer: &DocumentAnswer) -> String {
         1 => "routes of 1 subnet change".to_owned(),
         count => format!("routes of {count} subnets change"),
     };
-    let (generation, flows) = (answer.generation, answer.flows_cut);
-    let _ = if answer.dry_run {
-        writeln!(text, "nothing done, still generation {generation}: {subnets}, flows that would be cut {flows}")
-    } else {
-        writeln!(text, "generation {generation}: {subnets}, flows cut {flows}")
-    };
+    text.push_str(&changes::flows_cut(&answer.flows, answer.dry_run));
+    let flows = changes::flows_counted(&answer.flows, answer.dry_run);
+    let done = if answer.dry_run { "nothing done, still generation" } else { "generation" };
+    let _ = writeln!(text, "{done} {}: {subnets}, {flows}", answer.generation);
     text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::answers::RouteChanges;
+    use crate::cli::flows::tests::flow;
+    use crate::control::answers::{FlowChanges, RouteChanges};
 
     #[test]
     fn changes_are_shown_like_a_difference() {
@@ -107,7 +98,7 @@ mod tests {
             ports_added: vec!["vm2".to_owned(), "vm3".to_owned()],
             ports_removed: Vec::new(),
             ports_changed: vec!["internet".to_owned()],
-            flows_cut: 2,
+            flows: FlowChanges { reset: 1, moved: 1, kept: 5, cut: vec![flow()] },
         };
         assert_eq!(
             describe(&answer),
@@ -117,10 +108,19 @@ spoke/workload
   + Default Active 3 prefixes VirtualNetworkServiceEndpoint Microsoft.Storage
 new ports: vm2, vm3
 ports changed: internet
-nothing done, still generation 4: routes of 1 subnet change, flows that would be cut 2
+flows that would be cut:
+Protocol  From  Source          To           Destination     Source seen  Destination seen  Next hop type                  Phase        Packets  Bytes
+tcp       vm1   10.1.1.4:40000  contosodata  20.60.1.10:443  =            =                 VirtualNetworkServiceEndpoint  established  10/12    1000/90000
+and 1 more
+nothing done, still generation 4: routes of 1 subnet change, flows that would be reset 1, moved 1, kept 5
 "
         );
         answer.dry_run = false;
-        assert!(describe(&answer).ends_with("generation 4: routes of 1 subnet change, flows cut 2\n"));
+        let text = describe(&answer);
+        assert!(text.contains("\nflows cut:\n"), "{text}");
+        assert!(
+            text.ends_with("\ngeneration 4: routes of 1 subnet change, flows reset 1, moved 1, kept 5\n"),
+            "{text}"
+        );
     }
 }

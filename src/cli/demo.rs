@@ -11,7 +11,7 @@ use super::write_json;
 use crate::lab::demo::{self, DemoError, Options, Report};
 
 /// Build a small network of namespaces, measure the same traffic through the forced tunnel and through the service
-/// endpoint, and compare. Needs root. Takes about fifteen seconds and leaves nothing behind.
+/// endpoint, and compare. Needs root. Takes about twenty seconds and leaves nothing behind.
 ///
 /// Exits with 0 when everything is as it should be.
 #[derive(Debug, Args)]

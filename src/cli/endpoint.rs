@@ -1,5 +1,6 @@
 //! `sidestep endpoint`: switches a service endpoint of a subnet on a running node.
 
+use std::fmt::Write as _;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -7,7 +8,7 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 
 use super::node::NodeArgs;
-use super::write_json;
+use super::{changes, write_json};
 use crate::control::answers::EndpointAnswer;
 use crate::control::client::target;
 
@@ -41,6 +42,10 @@ pub struct SwitchArgs {
     #[arg(value_name = "SERVICE")]
     pub service: String,
 
+    /// Show which routes would change and which flows would be cut, and change nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+
     /// Which node.
     #[command(flatten)]
     pub node: NodeArgs,
@@ -61,50 +66,80 @@ pub fn run(args: &EndpointArgs, out: &mut dyn Write) -> anyhow::Result<ExitCode>
     };
     let (network, subnet) =
         args.subnet.split_once('/').with_context(|| format!("`{}` is no subnet: write NETWORK/SUBNET", args.subnet))?;
-    let target = target(&["v1", "subnets", network, subnet, "endpoints", &args.service], &[]);
+    let dry_run = if args.dry_run { "true" } else { "false" };
+    let query = [("dry_run", dry_run)];
+    let target = target(&["v1", "subnets", network, subnet, "endpoints", &args.service], &query);
     let client = args.node.client();
     let answer: EndpointAnswer = if enable { client.post(&target) } else { client.delete(&target) }?;
     if args.json {
         write_json(out, &answer)?;
     } else {
-        writeln!(out, "{}", text(&answer))?;
+        out.write_all(text(&answer).as_bytes())?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 fn text(answer: &EndpointAnswer) -> String {
-    let EndpointAnswer { subnet, service, generation, flows_reset, flows_moved, flows_kept, .. } = answer;
+    let EndpointAnswer { subnet, service, generation, dry_run, .. } = answer;
     let state = if answer.enabled { "enabled" } else { "disabled" };
-    if answer.changed {
-        format!(
-            "{service} {state} on {subnet}: generation {generation}, flows reset {flows_reset}, moved {flows_moved}, kept {flows_kept}"
-        )
-    } else {
-        format!("{service} was {state} on {subnet} already: generation {generation}")
+    if !answer.changed {
+        return format!("{service} was {state} on {subnet} already: generation {generation}\n");
     }
+    let mut text = changes::routes(&answer.routes);
+    text.push_str(&changes::flows_cut(&answer.flows, *dry_run));
+    let flows = changes::flows_counted(&answer.flows, *dry_run);
+    // Writing to a String cannot fail.
+    let _ = if *dry_run {
+        writeln!(text, "nothing done, still generation {generation}: {service} {state} on {subnet}, {flows}")
+    } else {
+        writeln!(text, "{service} {state} on {subnet}: generation {generation}, {flows}")
+    };
+    text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::flows::tests::flow;
+    use crate::control::answers::{FlowChanges, RouteChanges};
 
     #[test]
-    fn the_answer_is_one_line() {
+    fn what_changes_comes_before_the_last_line() {
         let mut answer = EndpointAnswer {
             subnet: "spoke/workload".to_owned(),
             service: "Microsoft.Storage".to_owned(),
             enabled: true,
             changed: true,
+            dry_run: true,
             generation: 2,
-            flows_reset: 1,
-            flows_moved: 2,
-            flows_kept: 4,
+            routes: vec![RouteChanges {
+                subnet: "spoke/workload".to_owned(),
+                added: vec!["Default Active 3 prefixes VirtualNetworkServiceEndpoint Microsoft.Storage".to_owned()],
+                removed: Vec::new(),
+            }],
+            flows: FlowChanges { reset: 1, moved: 2, kept: 4, cut: vec![flow()] },
         };
         assert_eq!(
             text(&answer),
-            "Microsoft.Storage enabled on spoke/workload: generation 2, flows reset 1, moved 2, kept 4"
+            "\
+spoke/workload
+  + Default Active 3 prefixes VirtualNetworkServiceEndpoint Microsoft.Storage
+flows that would be cut:
+Protocol  From  Source          To           Destination     Source seen  Destination seen  Next hop type                  Phase        Packets  Bytes
+tcp       vm1   10.1.1.4:40000  contosodata  20.60.1.10:443  =            =                 VirtualNetworkServiceEndpoint  established  10/12    1000/90000
+and 2 more
+nothing done, still generation 2: Microsoft.Storage enabled on spoke/workload, flows that would be reset 1, moved 2, kept 4
+"
+        );
+        answer = EndpointAnswer { dry_run: false, ..answer };
+        assert!(
+            text(&answer).ends_with(
+                "\nand 2 more\nMicrosoft.Storage enabled on spoke/workload: generation 2, flows reset 1, moved 2, kept 4\n"
+            ),
+            "{}",
+            text(&answer)
         );
         answer = EndpointAnswer { enabled: false, changed: false, ..answer };
-        assert_eq!(text(&answer), "Microsoft.Storage was disabled on spoke/workload already: generation 2");
+        assert_eq!(text(&answer), "Microsoft.Storage was disabled on spoke/workload already: generation 2\n");
     }
 }

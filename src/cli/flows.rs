@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::node::NodeArgs;
 use super::{table, write_json};
-use crate::control::answers::FlowsAnswer;
+use crate::control::answers::{FlowAnswer, FlowsAnswer};
 use crate::control::client::target;
 
 /// Show the flows of a running node.
@@ -41,7 +41,8 @@ pub fn run(args: &FlowsArgs, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn text(answer: &FlowsAnswer) -> String {
+/// Flows as a table. `=` stands for an address that is the same on both sides.
+pub(crate) fn rows(flows: &[FlowAnswer]) -> String {
     let header = [
         "Protocol",
         "From",
@@ -49,65 +50,85 @@ fn text(answer: &FlowsAnswer) -> String {
         "To",
         "Destination",
         "Source seen",
+        "Destination seen",
         "Next hop type",
         "Phase",
         "Packets",
         "Bytes",
     ];
+    let both = |[there, back]: [u64; 2]| format!("{there}/{back}");
+    let seen = |entered: &String, left: &String| if entered == left { "=".to_owned() } else { left.clone() };
     let mut rows = table(header);
-    for flow in &answer.flows {
-        let both = |[there, back]: [u64; 2]| format!("{there}/{back}");
+    for flow in flows {
         rows.add_row([
             flow.protocol.clone(),
             flow.ingress.clone(),
             flow.source.clone(),
             flow.egress.clone(),
             flow.destination.clone(),
-            if flow.presented == flow.source { "=".to_owned() } else { flow.presented.clone() },
+            seen(&flow.source, &flow.presented),
+            seen(&flow.destination, &flow.reached),
             flow.next_hop_type.clone(),
             flow.phase.clone(),
             both(flow.packets),
             both(flow.bytes),
         ]);
     }
+    rows.trim_fmt()
+}
+
+fn text(answer: &FlowsAnswer) -> String {
+    let rows = || rows(&answer.flows);
     let (shown, total) = (answer.flows.len(), answer.total);
     let noun = if total == 1 { "flow" } else { "flows" };
     match shown {
         0 => format!("{total} {noun}\n"),
-        shown if shown as u64 >= total => format!("{}\n{total} {noun}\n", rows.trim_fmt()),
-        shown => format!("{}\n{shown} of {total} {noun}\n", rows.trim_fmt()),
+        shown if shown as u64 >= total => format!("{}\n{total} {noun}\n", rows()),
+        shown => format!("{}\n{shown} of {total} {noun}\n", rows()),
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
-    use crate::control::answers::FlowAnswer;
 
-    #[test]
-    fn a_flow_is_one_line() {
-        let flow = FlowAnswer {
+    /// A flow over an endpoint.
+    pub(in crate::cli) fn flow() -> FlowAnswer {
+        FlowAnswer {
             protocol: "tcp".to_owned(),
             ingress: "vm1".to_owned(),
             source: "10.1.1.4:40000".to_owned(),
             destination: "20.60.1.10:443".to_owned(),
             egress: "contosodata".to_owned(),
             presented: "10.1.1.4:40000".to_owned(),
+            reached: "20.60.1.10:443".to_owned(),
             next_hop_type: "VirtualNetworkServiceEndpoint".to_owned(),
             phase: "established".to_owned(),
             packets: [10, 12],
             bytes: [1000, 90_000],
+        }
+    }
+
+    #[test]
+    fn a_flow_is_one_line() {
+        let translated =
+            FlowAnswer { presented: "203.0.113.200:1024".to_owned(), phase: "opening".to_owned(), ..flow() };
+        let inward = FlowAnswer {
+            source: "198.51.100.80:5000".to_owned(),
+            presented: "198.51.100.80:5000".to_owned(),
+            destination: "203.0.113.7:443".to_owned(),
+            reached: "10.1.1.4:443".to_owned(),
+            ..flow()
         };
-        let other =
-            FlowAnswer { presented: "203.0.113.200:1024".to_owned(), phase: "opening".to_owned(), ..flow.clone() };
-        let answer = FlowsAnswer { total: 3, flows: vec![flow, other] };
+        let answer = FlowsAnswer { total: 4, flows: vec![flow(), translated, inward] };
         assert_eq!(
             text(&answer),
             "\
-Protocol  From  Source          To           Destination     Source seen         Next hop type                  Phase        Packets  Bytes
-tcp       vm1   10.1.1.4:40000  contosodata  20.60.1.10:443  =                   VirtualNetworkServiceEndpoint  established  10/12    1000/90000
-tcp       vm1   10.1.1.4:40000  contosodata  20.60.1.10:443  203.0.113.200:1024  VirtualNetworkServiceEndpoint  opening      10/12    1000/90000
-2 of 3 flows
+Protocol  From  Source              To           Destination      Source seen         Destination seen  Next hop type                  Phase        Packets  Bytes
+tcp       vm1   10.1.1.4:40000      contosodata  20.60.1.10:443   =                   =                 VirtualNetworkServiceEndpoint  established  10/12    1000/90000
+tcp       vm1   10.1.1.4:40000      contosodata  20.60.1.10:443   203.0.113.200:1024  =                 VirtualNetworkServiceEndpoint  opening      10/12    1000/90000
+tcp       vm1   198.51.100.80:5000  contosodata  203.0.113.7:443  =                   10.1.1.4:443      VirtualNetworkServiceEndpoint  established  10/12    1000/90000
+3 of 4 flows
 "
         );
         assert_eq!(text(&FlowsAnswer { total: 0, flows: Vec::new() }), "0 flows\n");

@@ -4,11 +4,13 @@
 //! command returns as an error is shown with its causes by [`error_text`].
 
 pub mod apply;
+mod changes;
 pub mod check;
 pub mod demo;
 pub mod endpoint;
 pub mod explain;
 pub mod flows;
+pub mod identity;
 pub mod lab;
 pub mod next_hop;
 mod node;
@@ -53,6 +55,8 @@ pub enum Command {
     Explain(explain::ExplainArgs),
     /// Show the flows of a running node.
     Flows(flows::FlowsArgs),
+    /// Read the addresses that endpoints with `source = "identity6"` present.
+    Identity(identity::IdentityArgs),
     /// Show the next hop of a destination, the route that wins and why the others lost.
     NextHop(next_hop::NextHopArgs),
     /// Show the effective routes of a subnet, each with why it lost.
@@ -86,6 +90,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Endpoint(args) => endpoint::run(args, &mut out)?,
         Command::Explain(args) => explain::run(args, &mut out)?,
         Command::Flows(args) => flows::run(args, &mut out)?,
+        Command::Identity(args) => identity::run(args, &mut out)?,
         Command::NextHop(args) => next_hop::run(args, &mut out)?,
         Command::Routes(args) => routes::run(args, &mut out)?,
         Command::Run(args) => run::run(args, &mut out)?,

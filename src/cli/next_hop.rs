@@ -67,6 +67,10 @@ pub(crate) fn show(answer: &NextHopAnswer, json: bool, out: &mut dyn Write) -> a
         Some(route) => writeln!(out, "  route  {}, {}", name(route), answer.route_table_id)?,
         None => writeln!(out, "  route  none")?,
     }
+    let source = answer.route.as_ref().and_then(|route| route.endpoint_source.as_deref());
+    if let Some(source) = source.filter(|source| *source != "private") {
+        writeln!(out, "  source {source}")?;
+    }
     match (&answer.port, &answer.unroutable) {
         (Some(port), _) => writeln!(out, "  port   {port}")?,
         (None, Some(reason)) => writeln!(out, "  drop   {reason}")?,

@@ -13,7 +13,7 @@ use super::{check, table, write_json};
 use crate::control::client::{Client, target};
 use crate::control::explain;
 use crate::plan::Plan;
-use crate::plan::explain::{AzureRoute, RoutesAnswer};
+use crate::plan::explain::{AzureRoute, RouteRow, RoutesAnswer};
 
 /// Show the effective routes of a subnet, each with why it lost.
 #[derive(Debug, Args)]
@@ -111,12 +111,21 @@ pub(crate) fn show(answer: &RoutesAnswer, json: bool, out: &mut dyn Write) -> an
             &prefixes(route),
             &route.next_hop_type,
             route.next_hop_ip_address.first().map_or("-", String::as_str),
-            route.name.as_deref().or(row.service.as_deref()).unwrap_or("-"),
+            &name(row),
             &row.why.join("; "),
         ]);
     }
     writeln!(out, "{}", rows.trim_fmt())?;
     Ok(())
+}
+
+/// The name of a user route, the service of an endpoint, with its source where that is not the default.
+fn name(row: &RouteRow) -> String {
+    let name = row.route.name.as_deref().or(row.service.as_deref()).unwrap_or("-");
+    match row.route.endpoint_source.as_deref() {
+        None | Some("private") => name.to_owned(),
+        Some(source) => format!("{name} ({source})"),
+    }
 }
 
 /// The prefixes of a route in one cell: the tag or the first prefix, and how many more there are.

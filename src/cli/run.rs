@@ -39,6 +39,11 @@ pub struct RunArgs {
     #[command(flatten)]
     pub node: NodeArgs,
 
+    /// Survive a restart: devices stay when the process ends, and are taken over when it starts; flows are saved to this
+    /// file at the end and restored from it at the start.
+    #[arg(long, value_name = "FILE")]
+    pub state: Option<PathBuf>,
+
     /// End when stdin closes, too: with the process that started this one.
     #[arg(long)]
     pub exit_with_stdin: bool,
@@ -72,6 +77,7 @@ pub fn run(args: &RunArgs, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
         overrides: Overrides { tags: args.tags.clone(), io: args.io.map(Into::into), workers: args.workers },
         control: args.node.control.clone(),
         end_with_stdin: args.exit_with_stdin,
+        state: args.state.clone(),
     };
     let result = run::run(options, |node, socket| {
         for port in node.ports() {

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::node::NodeArgs;
 use super::{table, write_json};
-use crate::control::answers::{Counters, Status};
+use crate::control::answers::{Counters, FlowUse, RestoredStatus, Status};
 
 /// Show what a running node has in force, its ports, its counters and its last changes.
 #[derive(Debug, Args)]
@@ -79,10 +79,27 @@ fn text(status: &Status, counters: &Counters) -> String {
     for (reason, count) in &counters.dropped {
         line("", format!("dropped {reason} {count}"));
     }
+    let FlowUse { used, limit, limit_per_nic, owners } = &status.flows;
+    let percent = u64::from(*used) * 100 / u64::from(*limit).max(1);
     line(
         "flows",
-        format!("{} now, {} made, {} reset by changes", counters.flows, counters.flows_created, counters.flows_reset),
+        format!(
+            "{used} of {limit} ({percent} %), {limit_per_nic} for each NIC; {} made, {} reset by changes",
+            counters.flows_created, counters.flows_reset
+        ),
     );
+    if !owners.is_empty() {
+        let most: Vec<String> = owners.iter().map(|owner| format!("{} {}", owner.port, owner.flows)).collect();
+        line("", format!("nearly full; most of them: {}", most.join(", ")));
+    }
+    if let Some(state) = &status.state {
+        line("state", format!("devices stay at the end, flows are saved to {}", state.file.display()));
+        if let Some(restored) = &state.restored {
+            let RestoredStatus { flows, expired, left_out, blackout_us } = restored;
+            let blackout = (blackout_us + 500) / 1000;
+            line("", format!("{flows} flows restored, {expired} expired, {left_out} left out, {blackout} ms blackout"));
+        }
+    }
 
     let mut ports = table(["Port", "Kind", "Interface", "Namespace", "Device"]);
     for port in &status.ports {
@@ -146,7 +163,7 @@ fn refused(reason: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::answers::{CatalogueStatus, Change, PortStatus};
+    use crate::control::answers::{CatalogueStatus, Change, FlowOwner, PortStatus, StateStatus};
 
     #[test]
     fn times_are_those_of_the_calendar() {
@@ -170,7 +187,7 @@ mod tests {
 
     #[test]
     fn the_status_is_shown_whole() {
-        let status = Status {
+        let mut status = Status {
             version: "0.1.0".to_owned(),
             pid: 77,
             uptime_seconds: 65,
@@ -184,6 +201,7 @@ mod tests {
                 refused: Some("it is empty".to_owned()),
             }),
             workers: 2,
+            flows: FlowUse { used: 1, limit: 1_048_576, limit_per_nic: 500_000, owners: Vec::new() },
             ports: vec![PortStatus {
                 name: "vm1".to_owned(),
                 kind: "nic".to_owned(),
@@ -191,6 +209,10 @@ mod tests {
                 netns: Some("vm1".to_owned()),
                 io: "plain".to_owned(),
             }],
+            state: Some(StateStatus {
+                file: "/var/lib/sidestep/state".into(),
+                restored: Some(RestoredStatus { flows: 7, expired: 1, left_out: 2, blackout_us: 41_700 }),
+            }),
             changes: vec![Change {
                 at: 1_763_368_200,
                 who: "uid 0 pid 9".to_owned(),
@@ -219,7 +241,9 @@ catalogue   /etc/sidestep/tags.json, 12 tags, change number 7
             its file has changed and is refused: it is empty
 packets     5 received, 4 forwarded, 0 answered, 1 dropped
             dropped no_route 1
-flows       1 now, 2 made, 0 reset by changes
+flows       1 of 1048576 (0 %), 500000 for each NIC; 2 made, 0 reset by changes
+state       devices stay at the end, flows are saved to /var/lib/sidestep/state
+            7 flows restored, 1 expired, 2 left out, 42 ms blackout
 
 Port  Kind  Interface  Namespace  Device
 vm1   nic   eth0       vm1        plain
@@ -228,5 +252,15 @@ Time                  Generation  Who          What                             
 2025-11-17T08:30:00Z  3           uid 0 pid 9  enable Microsoft.Storage on spoke/workload  done
 "
         );
+
+        status.flows.used = 901_776;
+        let owner = |port: &str, flows| FlowOwner { port: port.to_owned(), flows };
+        status.flows.owners = vec![owner("vm1", 500_000), owner("vm2", 401_776)];
+        let text = text(&status, &counters);
+        let expected = "\
+flows       901776 of 1048576 (86 %), 500000 for each NIC; 2 made, 0 reset by changes
+            nearly full; most of them: vm1 500000, vm2 401776
+";
+        assert!(text.contains(expected), "{text}");
     }
 }

@@ -33,10 +33,60 @@ pub struct Status {
     pub catalogue: Option<CatalogueStatus>,
     /// Workers that forward.
     pub workers: u16,
+    /// How many flows there are, and may be.
+    pub flows: FlowUse,
     /// Ports with a device.
     pub ports: Vec<PortStatus>,
+    /// What outlives the process; none for a node that leaves nothing behind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<StateStatus>,
     /// The last changes, oldest first.
     pub changes: Vec<Change>,
+}
+
+/// How many flows there are, and may be.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowUse {
+    /// Flows of the node.
+    pub used: u32,
+    /// Most flows of the node.
+    pub limit: u32,
+    /// Most flows of one NIC.
+    pub limit_per_nic: u32,
+    /// While the node or a NIC has more than 80 % of what it may have: the ports with the most flows, largest first. Else
+    /// none.
+    pub owners: Vec<FlowOwner>,
+}
+
+/// A port and the flows that count for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowOwner {
+    /// Name of the port.
+    pub port: String,
+    /// Its flows.
+    pub flows: u32,
+}
+
+/// What a node leaves to the next one, and what it was left.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateStatus {
+    /// Where flows are saved at the end. Devices stay, too.
+    pub file: PathBuf,
+    /// Flows that were taken over from the process before; none where it left no file.
+    pub restored: Option<RestoredStatus>,
+}
+
+/// What was taken over from the process before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoredStatus {
+    /// Flows that live on.
+    pub flows: u64,
+    /// Flows whose time was over meanwhile.
+    pub expired: u64,
+    /// Flows that were left out: their port is gone, or there is no room.
+    pub left_out: u64,
+    /// Microseconds between the last packet of the process before and the first of this one.
+    pub blackout_us: u64,
 }
 
 /// The catalogue in force.
@@ -82,25 +132,44 @@ pub struct Change {
     pub refused: Option<String>,
 }
 
-/// `POST` and `DELETE /v1/subnets/{network}/{subnet}/endpoints/{service}`
+/// `POST` and `DELETE /v1/subnets/{network}/{subnet}/endpoints/{service}`, done or, with `dry_run`, only asked about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointAnswer {
     /// `network/subnet`.
     pub subnet: String,
     /// The service, as Azure spells it.
     pub service: String,
-    /// Whether the endpoint is on now.
+    /// Whether the endpoint is on after it.
     pub enabled: bool,
     /// False where it was so before; then there is no new generation.
     pub changed: bool,
-    /// Generation in force after it.
+    /// True where nothing was done.
+    pub dry_run: bool,
+    /// Generation in force after it; for a dry run the one that was and is in force.
     pub generation: u64,
-    /// TCP flows that were closed because their path or source address changed.
-    pub flows_reset: u64,
-    /// Other flows that moved to another path, or ended because there is none any more.
-    pub flows_moved: u64,
+    /// Subnets whose effective routes change.
+    pub routes: Vec<RouteChanges>,
+    /// What becomes of flows.
+    #[serde(flatten)]
+    pub flows: FlowChanges,
+}
+
+/// What a change did to flows, or would do. Traces that an earlier change left do not count.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowChanges {
+    /// TCP flows that are closed because their path or source address changes.
+    #[serde(rename = "flows_reset")]
+    pub reset: u64,
+    /// Other flows that move to another path, or end because there is none any more.
+    #[serde(rename = "flows_moved")]
+    pub moved: u64,
     /// Flows that live on.
-    pub flows_kept: u64,
+    #[serde(rename = "flows_kept")]
+    pub kept: u64,
+    /// Flows that are closed, move or end, as they were before the change: up to
+    /// [`FORESEEN_LISTED`](crate::path::redecide::FORESEEN_LISTED) of each worker.
+    #[serde(rename = "flows_cut")]
+    pub cut: Vec<FlowAnswer>,
 }
 
 /// `PUT /v1/document`
@@ -118,8 +187,9 @@ pub struct DocumentAnswer {
     pub ports_removed: Vec<String>,
     /// Names of ports whose device is changed in place: addresses and routes of its namespace.
     pub ports_changed: Vec<String>,
-    /// Flows whose path or source address changed; TCP among them was reset. For a dry run those whose would.
-    pub flows_cut: u64,
+    /// What becomes of flows.
+    #[serde(flatten)]
+    pub flows: FlowChanges,
 }
 
 /// How the effective routes of one subnet change.
@@ -199,6 +269,8 @@ pub struct FlowAnswer {
     pub egress: String,
     /// Source that the next network sees.
     pub presented: String,
+    /// Destination that it leads to.
+    pub reached: String,
     /// Type of its next hop.
     pub next_hop_type: String,
     /// How far the conversation is: `established`.

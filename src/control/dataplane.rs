@@ -1,15 +1,17 @@
 //! What the control side needs of the workers and of devices, as traits, so that a node can be tested without either.
 
-use std::net::IpAddr;
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::answers::Counters;
 use super::ports::Attachment;
 use super::refusal::Refusal;
 use crate::path::forwarder::FlowSummary;
+use crate::path::redecide::Foreseen;
 use crate::port::Port;
-use crate::snapshot::{NextHopType, PortId};
-use crate::worker;
+use crate::snapshot::{PortId, Snapshot};
+use crate::worker::{self, Stopped};
 
 /// The queues of an opened device, one for each worker.
 pub type Queues = Vec<Box<dyn Port>>;
@@ -20,7 +22,17 @@ pub trait Dataplane: Send + Sync {
     fn wait_for_generation(&self, generation: u64, timeout: Duration) -> bool;
 
     /// At most this many flows.
-    fn flows(&self, limit: usize) -> Vec<Flow>;
+    fn flows(&self, limit: usize) -> Vec<FlowSummary>;
+
+    /// What would become of the flows under a snapshot; none where that was not found out in time.
+    fn foresee(&self, snapshot: Arc<Snapshot>, timeout: Duration) -> Option<Foreseen>;
+
+    /// What the last change did to the flows, complete once [`Dataplane::wait_for_generation`] has seen it done; none
+    /// where a worker does not answer.
+    fn last_change(&self) -> Option<Foreseen>;
+
+    /// Flows of the node, and the ports with the most of them, largest first, up to a number.
+    fn flow_owners(&self, count: usize) -> (u32, Vec<(PortId, u32)>);
 
     /// Sums over all workers, and what their ports count. Ports are named by their number.
     fn counters(&self) -> Counters;
@@ -30,31 +42,9 @@ pub trait Dataplane: Send + Sync {
 
     /// Lets ports go; their devices are closed when this returns.
     fn remove_ports(&self, ports: &[PortId]);
-}
 
-/// A flow, with both sides as the packets carry them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Flow {
-    /// IP protocol number.
-    pub protocol: u8,
-    /// Where its first packet entered.
-    pub ingress: PortId,
-    /// Source address and port there.
-    pub source: (IpAddr, u16),
-    /// Destination address and port there.
-    pub destination: (IpAddr, u16),
-    /// Where it leaves.
-    pub egress: PortId,
-    /// Source address and port that the next network sees.
-    pub presented: (IpAddr, u16),
-    /// Type of its next hop.
-    pub next_hop_type: NextHopType,
-    /// How far the conversation is: `established`.
-    pub phase: &'static str,
-    /// Packets there and back.
-    pub packets: [u64; 2],
-    /// Bytes there and back.
-    pub bytes: [u64; 2],
+    /// Ends the workers, closes all devices, and gives what is left.
+    fn stop(&self) -> Stopped;
 }
 
 /// Opens devices.
@@ -64,6 +54,13 @@ pub trait Devices: Send + Sync {
     /// # Errors
     /// [`Refusal::Failed`] or [`Refusal::Conflict`], naming port and interface; then nothing is left of it.
     fn open(&self, attachment: &Attachment) -> Result<Queues, Refusal>;
+
+    /// Lets a device that was opened stay when the process ends, where devices are to. Nothing of the opening can fail any
+    /// more then.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    fn keep(&self, queues: &mut Queues) -> io::Result<()>;
 
     /// Tells the kernel what addresses and routes an open device has now.
     ///
@@ -77,20 +74,20 @@ impl Dataplane for worker::Handle {
         worker::Handle::wait_for_generation(self, generation, timeout)
     }
 
-    fn flows(&self, limit: usize) -> Vec<Flow> {
-        let flow = |flow: FlowSummary| Flow {
-            protocol: flow.protocol,
-            ingress: flow.ingress,
-            source: flow.source,
-            destination: flow.destination,
-            egress: flow.egress,
-            presented: flow.presented,
-            next_hop_type: flow.state.next_hop_type,
-            phase: flow.state.phase.name(),
-            packets: flow.state.packets,
-            bytes: flow.state.bytes,
-        };
-        worker::Handle::flows(self, limit).into_iter().map(flow).collect()
+    fn flows(&self, limit: usize) -> Vec<FlowSummary> {
+        worker::Handle::flows(self, limit)
+    }
+
+    fn foresee(&self, snapshot: Arc<Snapshot>, timeout: Duration) -> Option<Foreseen> {
+        worker::Handle::foresee(self, snapshot, timeout)
+    }
+
+    fn last_change(&self) -> Option<Foreseen> {
+        worker::Handle::last_change(self)
+    }
+
+    fn flow_owners(&self, count: usize) -> (u32, Vec<(PortId, u32)>) {
+        worker::Handle::flow_owners(self, count)
     }
 
     fn counters(&self) -> Counters {
@@ -110,5 +107,9 @@ impl Dataplane for worker::Handle {
 
     fn remove_ports(&self, ports: &[PortId]) {
         worker::Handle::remove_ports(self, ports);
+    }
+
+    fn stop(&self) -> Stopped {
+        worker::Handle::stop(self)
     }
 }

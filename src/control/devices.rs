@@ -16,16 +16,18 @@ use crate::port::{link, namespace};
 pub(crate) struct KernelDevices {
     io: Io,
     queues: u16,
+    persistent: bool,
 }
 
 impl KernelDevices {
-    /// Devices with as many queues as the network has workers.
-    pub(crate) fn new(network: &Network) -> Self {
+    /// Devices with as many queues as the network has workers; persistent ones stay when the process ends, and are taken
+    /// over where they are there.
+    pub(crate) fn new(network: &Network, persistent: bool) -> Self {
         let io = match network.io {
             IoMode::Offload => Io::Offload,
             IoMode::Plain => Io::Plain,
         };
-        Self { io, queues: network.workers }
+        Self { io, queues: network.workers, persistent }
     }
 
     fn settings(self, attachment: &Attachment) -> Settings {
@@ -54,6 +56,7 @@ impl KernelDevices {
             pcap: device.pcap.clone(),
             io: self.io,
             queues: self.queues,
+            persistent: self.persistent,
         }
     }
 }
@@ -61,9 +64,19 @@ impl KernelDevices {
 impl Devices for KernelDevices {
     fn open(&self, attachment: &Attachment) -> Result<Queues, Refusal> {
         open::open(&self.settings(attachment)).map_err(|error| match error {
-            OpenError::Exists { .. } | OpenError::Taken { .. } => Refusal::Conflict(error.to_string()),
+            OpenError::Exists { .. }
+            | OpenError::Taken { .. }
+            | OpenError::Foreign { .. }
+            | OpenError::Shape { .. } => Refusal::Conflict(error.to_string()),
             other => Refusal::Failed(other.to_string()),
         })
+    }
+
+    fn keep(&self, queues: &mut Queues) -> io::Result<()> {
+        match queues.first_mut() {
+            Some(queue) if self.persistent => queue.set_persistent(true),
+            _ => Ok(()),
+        }
     }
 
     fn adjust(&self, before: &Attachment, after: &Attachment) -> Result<(), Refusal> {

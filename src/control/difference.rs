@@ -3,16 +3,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::answers::{DocumentAnswer, FlowAnswer, RouteChanges};
-use super::dataplane::Flow;
+use super::answers::{DocumentAnswer, FlowAnswer, FlowChanges, RouteChanges};
 use super::explain::{has_ports, socket};
 use super::ports::Attachment;
 use super::refusal::Refusal;
 use crate::model::network::SubnetRef;
-use crate::path::flow::Phase;
+use crate::path::forwarder::FlowSummary;
+use crate::path::redecide::Foreseen;
 use crate::plan::Plan;
 use crate::plan::explain::{AzureRoute, protocol_name};
-use crate::snapshot::{HopAction, PortId, Snapshot};
+use crate::snapshot::{PortId, Snapshot};
 
 /// Subnets whose effective routes differ. Routes with a long list of prefixes are told by name and count.
 pub(crate) fn routes(before: &Plan, after: &Plan) -> Vec<RouteChanges> {
@@ -57,6 +57,9 @@ fn line((route, service): &(AzureRoute, Option<String>)) -> String {
     for more in route.next_hop_ip_address.iter().chain(&route.name).chain(service) {
         line.push(' ');
         line.push_str(more);
+    }
+    if let Some(source) = route.endpoint_source.as_deref().filter(|source| *source != "private") {
+        line.push_str(&format!(" ({source})"));
     }
     line
 }
@@ -114,7 +117,7 @@ impl PortChanges {
         generation: u64,
         dry_run: bool,
         routes: Vec<RouteChanges>,
-        flows_cut: u64,
+        flows: FlowChanges,
     ) -> DocumentAnswer {
         let names = |attachments: &[Attachment]| attachments.iter().map(|port| port.name.clone()).collect();
         DocumentAnswer {
@@ -124,49 +127,39 @@ impl PortChanges {
             ports_added: names(&self.added),
             ports_removed: names(&self.removed),
             ports_changed: self.changed.iter().map(|(_, after)| after.name.clone()).collect(),
-            flows_cut,
+            flows,
         }
     }
 }
 
-/// Whether a flow would go elsewhere, or show another source, after a change. What is left of flows that an earlier
-/// change moved is cut no more.
-pub(crate) fn is_cut(flow: &Flow, before: &Snapshot, after: &Snapshot) -> bool {
-    if [Phase::Reset, Phase::Moved].iter().any(|phase| phase.name() == flow.phase) {
-        return false;
-    }
-    let way = |snapshot: &Snapshot| {
-        let port = snapshot.port(flow.ingress)?;
-        let (to, _) = flow.destination;
-        match port.table {
-            Some(table) => match snapshot.route(table, to, flow.protocol)?.action {
-                HopAction::Deliver { port, source, .. } => Some((name(snapshot, port), Some(source))),
-                HopAction::Drop(_) => None,
-            },
-            None => snapshot.public_port(to).map(|port| (name(snapshot, port), None)),
-        }
-    };
-    way(before) != way(after)
+/// What becomes of flows, with the names that ports have before the change.
+pub(crate) fn flow_changes(foreseen: &Foreseen, before: &Snapshot) -> FlowChanges {
+    let Foreseen { reset, moved, kept, cut } = foreseen;
+    let cut = cut.iter().map(|flow| flow_answer(flow, before)).collect();
+    FlowChanges { reset: *reset, moved: *moved, kept: *kept, cut }
 }
 
 /// A flow with names for numbers.
-pub(crate) fn flow_answer(flow: &Flow, snapshot: &Snapshot) -> FlowAnswer {
-    let has_ports = has_ports(flow.protocol);
+pub(crate) fn flow_answer(flow: &FlowSummary, snapshot: &Snapshot) -> FlowAnswer {
+    let FlowSummary { sides, state } = flow;
+    let has_ports = has_ports(sides.protocol);
     let shown = |(address, port)| if has_ports { socket(address, port) } else { address.to_string() };
     FlowAnswer {
-        protocol: protocol_name(flow.protocol),
-        ingress: name(snapshot, flow.ingress),
-        source: shown(flow.source),
-        destination: shown(flow.destination),
-        egress: name(snapshot, flow.egress),
-        presented: shown(flow.presented),
-        next_hop_type: flow.next_hop_type.name().to_owned(),
-        phase: flow.phase.to_owned(),
-        packets: flow.packets,
-        bytes: flow.bytes,
+        protocol: protocol_name(sides.protocol),
+        ingress: name(snapshot, sides.ingress),
+        source: shown(sides.source),
+        destination: shown(sides.destination),
+        egress: name(snapshot, sides.egress),
+        presented: shown(sides.presented),
+        reached: shown(sides.reached),
+        next_hop_type: state.next_hop_type.name().to_owned(),
+        phase: state.phase.name().to_owned(),
+        packets: state.packets,
+        bytes: state.bytes,
     }
 }
 
-fn name(snapshot: &Snapshot, port: PortId) -> String {
+/// The name of a port, or its number where there is no such port.
+pub(crate) fn name(snapshot: &Snapshot, port: PortId) -> String {
     snapshot.port(port).map_or_else(|| port.0.to_string(), |port| port.name.clone())
 }

@@ -1,7 +1,7 @@
 //! Enabling and disabling a service endpoint on a subnet of a network that runs.
 
 use super::refusal::Refusal;
-use crate::model::network::{Network, ServiceEndpoint, SubnetRef};
+use crate::model::network::{EndpointSource, Network, ServiceEndpoint, SubnetRef};
 use crate::model::services::{ENDPOINT_SERVICES, EndpointService, endpoint_service};
 use crate::plan::UnknownName;
 
@@ -20,7 +20,8 @@ pub(crate) fn service(name: &str) -> Result<&'static EndpointService, Refusal> {
     })
 }
 
-/// Switches an endpoint on or off; false where it is so already.
+/// Switches an endpoint on or off; false where it is so already. One that is switched on is as `declared` has it, with its
+/// locations and source; where that has none, it covers every region and presents private addresses.
 ///
 /// # Errors
 /// [`Refusal::Conflict`] where another endpoint of the subnet excludes it; then nothing has changed.
@@ -29,6 +30,7 @@ pub(crate) fn switch(
     subnet: SubnetRef,
     service: &EndpointService,
     enabled: bool,
+    declared: Option<&Network>,
 ) -> Result<bool, Refusal> {
     let name = network.subnet_name(subnet);
     let endpoints = &mut network.virtual_networks[subnet.virtual_network].subnets[subnet.subnet].service_endpoints;
@@ -49,7 +51,13 @@ pub(crate) fn switch(
                     other.service, service.name
                 )));
             }
-            endpoints.push(ServiceEndpoint { service: service.name.to_owned(), locations: Vec::new() });
+            let is_it = |endpoint: &&ServiceEndpoint| endpoint.service.eq_ignore_ascii_case(service.name);
+            let declared = declared.and_then(|declared| declared.subnet(subnet).service_endpoints.iter().find(is_it));
+            endpoints.push(declared.cloned().unwrap_or_else(|| ServiceEndpoint {
+                service: service.name.to_owned(),
+                locations: Vec::new(),
+                source: EndpointSource::Private,
+            }));
         }
     }
     Ok(true)

@@ -116,7 +116,11 @@ pub fn explain(plan: &Plan, snapshot: &Snapshot, query: &ExplainQuery) -> Result
             next_hop_type: decision.next_hop_type.name().to_owned(),
             source_seen: match decision.presented {
                 Presented::Own => source,
-                Presented::Public(address) => address,
+                Presented::OneToOne(address) => address,
+                Presented::Pool(pool) => {
+                    snapshot.pool(pool).and_then(|pool| path::source::paired(pool, source, 0)).unwrap_or(source)
+                }
+                Presented::Identity6 { source, .. } => source.into(),
             },
         },
         Err(reason) => PacketVerdict::Dropped { reason: reason.name().to_owned(), text: reason.text().to_owned() },

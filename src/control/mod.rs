@@ -12,12 +12,14 @@ mod difference;
 pub mod document;
 mod endpoints;
 pub mod explain;
+mod fullness;
 pub mod node;
 pub mod ports;
 pub mod refusal;
 pub mod run;
 mod server;
 pub mod socket;
+pub mod state;
 mod watch;
 
 #[cfg(test)]

@@ -11,18 +11,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::answers::{
-    CatalogueStatus, Change, Counters, DocumentAnswer, EndpointAnswer, ExplainQuery, FlowsAnswer, Health, PortStatus,
-    Status,
+    CatalogueStatus, Change, Counters, DocumentAnswer, EndpointAnswer, ExplainQuery, FlowChanges, FlowOwner, FlowUse,
+    FlowsAnswer, Health, PortStatus, StateStatus, Status,
 };
 use super::dataplane::{Dataplane, Devices, Queues};
 use super::difference::{self, PortChanges};
 use super::document::{CatalogueFile, Document};
 use super::endpoints;
 use super::explain::{self, ExplainAnswer};
+use super::fullness::{self, Fullness};
 use super::ports::{Attachment, attachments, kind_name};
 use super::refusal::Refusal;
+use super::state::{self, InForce, StateError};
 use super::watch::Stamp;
 use crate::model::network::{IoMode, Network};
+use crate::path::redecide::Foreseen;
 use crate::plan::Plan;
 use crate::plan::explain::{NextHopAnswer, RoutesAnswer};
 use crate::snapshot::{PortId, Publisher, Snapshot};
@@ -30,6 +33,13 @@ use crate::snapshot::{PortId, Publisher, Snapshot};
 /// How long a change waits for the workers. They look at the generation between batches; deciding every flow anew takes
 /// a few hundred milliseconds for a million flows.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a question what a change would do to the flows waits for the workers. They look at some flows at a time
+/// between packets, however many there are.
+const PATIENCE_FORESEEING: Duration = Duration::from_secs(45);
+
+/// Ports that are named as those with the most flows.
+const TOP_OWNERS: usize = 5;
 
 /// Changes that the status tells.
 const HISTORY: usize = 32;
@@ -57,6 +67,18 @@ struct Current {
     attachments: Vec<Attachment>,
 }
 
+/// An endpoint that is to be switched.
+struct EndpointSwitch {
+    /// `network/subnet`, as the document has it.
+    subnet: String,
+    /// The service, as Azure spells it.
+    service: String,
+    /// Whether that is a change.
+    changed: bool,
+    /// What would be in force then.
+    next: Option<Box<Prepared>>,
+}
+
 /// What could be in force next.
 struct Prepared {
     document: Document,
@@ -68,19 +90,14 @@ struct Prepared {
     attachments: Vec<Attachment>,
 }
 
-/// What became of flows in a change.
-struct Moved {
-    reset: u64,
-    moved: u64,
-    kept: u64,
-}
-
 /// A running node.
 pub struct Node {
     overrides: Overrides,
     publisher: Arc<Publisher>,
     devices: Box<dyn Devices>,
     dataplane: Box<dyn Dataplane>,
+    /// `flows.limit` that the workers were started with.
+    largest_flow_limit: u32,
     current: Mutex<Arc<Current>>,
     /// Held by the one change that is being made.
     changing: Mutex<()>,
@@ -89,6 +106,10 @@ pub struct Node {
     catalogue_refused: Mutex<Option<CatalogueRefusal>>,
     /// What each port's device was granted when it was opened.
     granted: Mutex<BTreeMap<PortId, String>>,
+    /// What was last said about too many flows.
+    fullness: Mutex<Fullness>,
+    /// What outlives the process.
+    state: Mutex<Option<StateStatus>>,
     started: Instant,
 }
 
@@ -110,8 +131,38 @@ impl Loaded {
     /// # Errors
     /// [`Refusal::Document`] with every mistake, [`Refusal::Conflict`] for what cannot be compiled.
     pub fn load(document: Document, overrides: Overrides) -> Result<Self, Refusal> {
+        Self::load_switched(document, overrides, &[])
+    }
+
+    /// Checks and compiles a document with endpoints (network/subnet, service) switched on or off as they were in an
+    /// earlier process. If that cannot be done, the document is taken as it is, with a warning.
+    ///
+    /// # Errors
+    /// As [`Loaded::load`].
+    pub fn load_switched(
+        document: Document,
+        overrides: Overrides,
+        switched: &[(String, String, bool)],
+    ) -> Result<Self, Refusal> {
         let catalogue = document.catalogue(overrides.tags.as_deref())?;
-        let prepared = prepare(document, catalogue, &overrides, BTreeMap::new(), 1, None)?;
+        let known = |(subnet, service, enabled): &(String, String, bool)| {
+            Ok(((subnet.clone(), endpoints::service(service)?.name), *enabled))
+        };
+        let switched: Result<BTreeMap<_, _>, Refusal> = switched.iter().map(known).collect();
+        let with_switched = switched.and_then(|switched| match switched.is_empty() {
+            true => Ok(None),
+            false => prepare(document.clone(), catalogue.clone(), &overrides, switched, 1, None).map(Some),
+        });
+        let prepared = match with_switched {
+            Ok(Some(prepared)) => prepared,
+            Ok(None) => prepare(document, catalogue, &overrides, BTreeMap::new(), 1, None)?,
+            Err(refusal) => {
+                let prepared = prepare(document, catalogue, &overrides, BTreeMap::new(), 1, None)?;
+                let reason = refusal.full_text();
+                tracing::warn!(reason, "endpoints are not switched as before the restart");
+                prepared
+            }
+        };
         Ok(Self { prepared, overrides })
     }
 
@@ -128,7 +179,8 @@ impl Loaded {
     /// Opens the devices and starts workers on them.
     ///
     /// # Errors
-    /// [`Refusal`]; every device that was opened is closed again.
+    /// [`Refusal`]; every device that was opened is closed again. Where devices are to stay, those of workers that could
+    /// not be started do, for the next attempt.
     pub fn start<D: Dataplane + 'static>(
         self,
         devices: Box<dyn Devices>,
@@ -136,7 +188,8 @@ impl Loaded {
     ) -> Result<Node, Refusal> {
         let Self { prepared, overrides } = self;
         let Prepared { document, catalogue, switched, network, plan, snapshot, attachments } = prepared;
-        let Opened { queues, granted } = open(&*devices, &attachments)?;
+        let Opened { mut queues, granted } = open(&*devices, &attachments)?;
+        keep(&*devices, &mut queues);
         let publisher = Arc::new(Publisher::new(snapshot));
         let dataplane = workers(publisher.clone(), queues)
             .map_err(|error| Refusal::Failed(format!("cannot start the workers: {error}")))?;
@@ -148,11 +201,14 @@ impl Loaded {
             publisher,
             devices,
             dataplane: Box::new(dataplane),
+            largest_flow_limit: current.network.flows.limit,
             current: Mutex::new(Arc::new(current)),
             changing: Mutex::new(()),
             history: Mutex::default(),
             catalogue_refused: Mutex::default(),
             granted: Mutex::new(granted),
+            fullness: Mutex::default(),
+            state: Mutex::default(),
             started: Instant::now(),
         };
         node.remember("start", &format!("load {name}"), None);
@@ -187,9 +243,58 @@ impl Node {
                 .collect(),
             catalogue,
             workers: current.network.workers,
+            flows: self.flow_use(&current.snapshot),
             ports: self.ports(),
+            state: lock(&self.state).clone(),
             changes: lock(&self.history).iter().cloned().collect(),
         }
+    }
+
+    /// How many flows there are, and may be, with their owners where that is much.
+    fn flow_use(&self, snapshot: &Snapshot) -> FlowUse {
+        let (used, mut owners) = self.dataplane.flow_owners(TOP_OWNERS);
+        let (limit, limit_per_nic) = (snapshot.flow_limit, snapshot.flow_limit_per_nic);
+        let nic_is_full = owners.first().is_some_and(|(_, flows)| fullness::is_nearly_full(*flows, limit_per_nic));
+        if !fullness::is_nearly_full(used, limit) && !nic_is_full {
+            owners.clear();
+        }
+        let owners = owners
+            .into_iter()
+            .map(|(port, flows)| FlowOwner { port: difference::name(snapshot, port), flows })
+            .collect();
+        FlowUse { used, limit, limit_per_nic, owners }
+    }
+
+    /// Says in the log when the node or a NIC comes to have nearly as many flows as it may have. To be called about once
+    /// a second. Gives what was said.
+    pub fn look_at_flows(&self) -> Vec<String> {
+        let current = self.current();
+        let snapshot = &current.snapshot;
+        let (used, owners) = self.dataplane.flow_owners(usize::MAX);
+        let name = |port| difference::name(snapshot, port);
+        let limits = (snapshot.flow_limit, snapshot.flow_limit_per_nic);
+        let warnings = lock(&self.fullness).look(used, &owners, limits, TOP_OWNERS, name);
+        for warning in &warnings {
+            tracing::warn!("{warning}");
+        }
+        warnings
+    }
+
+    /// Tells the status what outlives the process.
+    pub fn set_state(&self, state: StateStatus) {
+        *lock(&self.state) = Some(state);
+    }
+
+    /// Ends the workers and writes their flows to the state file; gives how many. Nothing is forwarded afterwards.
+    ///
+    /// # Errors
+    /// [`StateError`]; the workers have ended all the same.
+    pub fn save(&self, path: &Path) -> Result<usize, StateError> {
+        let current = self.current();
+        let stopped = self.dataplane.stop();
+        let in_force =
+            InForce { document: &current.document.text, switched: &current.switched, snapshot: &current.snapshot };
+        state::write(path, in_force, &stopped)
     }
 
     /// Ports with a device.
@@ -243,6 +348,7 @@ impl Node {
     pub fn counters(&self) -> Counters {
         let current = self.current();
         let mut counters = self.dataplane.counters();
+        counters.flow_limit = current.snapshot.flow_limit.into();
         counters.ports = std::mem::take(&mut counters.ports)
             .into_iter()
             .map(|(number, values)| {
@@ -262,9 +368,8 @@ impl Node {
         let next = self.prepare_document(&current, text, path)?;
         let ports = PortChanges::between(&current.attachments, &next.attachments)?;
         let routes = difference::routes(&current.plan, &next.plan);
-        let cut = self.dataplane.flows(usize::MAX);
-        let cut = cut.iter().filter(|flow| difference::is_cut(flow, &current.snapshot, &next.snapshot)).count();
-        Ok(ports.answer(current.snapshot.generation, true, routes, cut as u64))
+        let flows = self.foresee(&current, next.snapshot)?;
+        Ok(ports.answer(current.snapshot.generation, true, routes, flows))
     }
 
     /// Puts a document in force, all or nothing. `path` is the file that it came from; without it, relative paths and
@@ -279,14 +384,39 @@ impl Node {
         let what = format!("apply {}", file_name(path.unwrap_or(&current.document.path)));
         let result = self.prepare_document(&current, text, path).and_then(|next| {
             let routes = difference::routes(&current.plan, &next.plan);
-            let (ports, moved) = self.commit(&current, next)?;
-            Ok(ports.answer(self.publisher.generation(), false, routes, moved.reset + moved.moved))
+            let (ports, flows) = self.commit(&current, next)?;
+            Ok(ports.answer(self.publisher.generation(), false, routes, flows))
         });
         self.remember(who, &what, result.as_ref().err());
         if result.is_ok() {
             *lock(&self.catalogue_refused) = None;
         }
         result
+    }
+
+    /// What would become of the flows under a snapshot.
+    fn foresee(&self, current: &Current, next: Snapshot) -> Result<FlowChanges, Refusal> {
+        let foreseen = self.dataplane.foresee(Arc::new(next), PATIENCE_FORESEEING);
+        let foreseen = foreseen.ok_or_else(|| {
+            Refusal::Failed("the workers have not looked at every flow in time; nothing was done".to_owned())
+        })?;
+        Ok(difference::flow_changes(&foreseen, &current.snapshot))
+    }
+
+    /// What switching a service endpoint would do; nothing is done.
+    ///
+    /// # Errors
+    /// As [`Node::set_endpoint`].
+    pub fn try_endpoint(&self, subnet: &str, service: &str, enabled: bool) -> Result<EndpointAnswer, Refusal> {
+        let current = self.current();
+        let switch = self.prepare_endpoint(&current, subnet, service, enabled)?;
+        let (routes, flows) = match switch.next {
+            Some(next) => (difference::routes(&current.plan, &next.plan), self.foresee(&current, next.snapshot)?),
+            None => (Vec::new(), self.all_kept()),
+        };
+        let EndpointSwitch { subnet, service, changed, .. } = switch;
+        let generation = current.snapshot.generation;
+        Ok(EndpointAnswer { subnet, service, enabled, changed, dry_run: true, generation, routes, flows })
     }
 
     /// Switches a service endpoint of a subnet on or off.
@@ -318,12 +448,36 @@ impl Node {
         service: &str,
         enabled: bool,
     ) -> Result<EndpointAnswer, Refusal> {
+        let EndpointSwitch { subnet, service, changed, next } =
+            self.prepare_endpoint(current, subnet, service, enabled)?;
+        let (routes, flows) = match next {
+            Some(next) => {
+                let routes = difference::routes(&current.plan, &next.plan);
+                (routes, self.commit(current, *next)?.1)
+            }
+            None => (Vec::new(), self.all_kept()),
+        };
+        let generation = self.publisher.generation();
+        Ok(EndpointAnswer { subnet, service, enabled, changed, dry_run: false, generation, routes, flows })
+    }
+
+    /// Compiles the network with an endpoint switched on or off, if that is a change.
+    fn prepare_endpoint(
+        &self,
+        current: &Current,
+        subnet: &str,
+        service: &str,
+        enabled: bool,
+    ) -> Result<EndpointSwitch, Refusal> {
         let subnet = explain::subnet(&current.network, subnet)?;
         let service = endpoints::service(service)?;
         let mut network = (*current.network).clone();
-        let changed = endpoints::switch(&mut network, subnet, service, enabled)?;
         let name = network.subnet_name(subnet);
-        let moved = if changed {
+        // What was switched off and comes back is as the document has it.
+        let returns = enabled && current.switched.contains_key(&(name.clone(), service.name));
+        let declared = returns.then(|| current.document.check(&current.catalogue)).transpose()?;
+        let changed = endpoints::switch(&mut network, subnet, service, enabled, declared.as_ref())?;
+        let next = if changed {
             let mut switched = current.switched.clone();
             // Switched back, the subnet is again as the document has it.
             let key = (name.clone(), service.name);
@@ -333,20 +487,16 @@ impl Node {
             let document = current.document.clone();
             let (generation, previous) = (current.snapshot.generation + 1, Some(&*current.snapshot));
             let next = compile(document, current.catalogue.clone(), network, switched, generation, previous)?;
-            self.commit(current, next)?.1
+            Some(Box::new(next))
         } else {
-            Moved { reset: 0, moved: 0, kept: self.dataplane.counters().flows }
+            None
         };
-        Ok(EndpointAnswer {
-            subnet: name,
-            service: service.name.to_owned(),
-            enabled,
-            changed,
-            generation: self.publisher.generation(),
-            flows_reset: moved.reset,
-            flows_moved: moved.moved,
-            flows_kept: moved.kept,
-        })
+        Ok(EndpointSwitch { subnet: name, service: service.name.to_owned(), changed, next })
+    }
+
+    /// What becomes of flows where nothing changes.
+    fn all_kept(&self) -> FlowChanges {
+        FlowChanges { kept: self.dataplane.counters().flows, ..FlowChanges::default() }
     }
 
     /// Takes the catalogue's file in if it has changed; true where a new generation came of it. A file that is broken or
@@ -417,13 +567,20 @@ impl Node {
                 )));
             }
         }
+        let limit = next.network.flows.limit;
+        if limit > self.largest_flow_limit {
+            return Err(Refusal::Conflict(format!(
+                "`flows.limit` {limit} is above {}, which the running node's tables were made for: restart it for that",
+                self.largest_flow_limit
+            )));
+        }
         Ok(next)
     }
 
     /// Puts what was prepared in force. Everything that can fail comes before anything that cannot be undone.
-    fn commit(&self, current: &Current, next: Prepared) -> Result<(PortChanges, Moved), Refusal> {
+    fn commit(&self, current: &Current, next: Prepared) -> Result<(PortChanges, FlowChanges), Refusal> {
         let ports = PortChanges::between(&current.attachments, &next.attachments)?;
-        let Opened { queues, granted } = open(&*self.devices, &ports.added)?;
+        let Opened { mut queues, granted } = open(&*self.devices, &ports.added)?;
         for (done, (before, after)) in ports.changed.iter().enumerate() {
             if let Err(refusal) = self.devices.adjust(before, after) {
                 for (before, after) in &ports.changed[..done] {
@@ -435,18 +592,21 @@ impl Node {
             }
         }
 
-        let before = self.dataplane.counters();
         let generation = next.snapshot.generation;
+        keep(&*self.devices, &mut queues);
         self.dataplane.add_ports(queues);
         self.publisher.publish(next.snapshot);
         if !self.dataplane.wait_for_generation(generation, PATIENCE) {
             tracing::warn!(generation, "not every worker forwards by the new generation yet");
         }
+        let changed = self.dataplane.last_change().unwrap_or_else(|| {
+            tracing::warn!(generation, "not every worker tells what became of its flows");
+            Foreseen::default()
+        });
         let gone: Vec<PortId> = ports.gone();
         if !gone.is_empty() {
             self.dataplane.remove_ports(&gone);
         }
-        let after = self.dataplane.counters();
 
         {
             let mut all = lock(&self.granted);
@@ -457,12 +617,7 @@ impl Node {
         let snapshot = self.publisher.current();
         *lock(&self.current) =
             Arc::new(Current { document, catalogue, switched, network, plan, snapshot, attachments });
-        let moved = Moved {
-            reset: after.flows_reset.saturating_sub(before.flows_reset),
-            moved: after.flows_moved.saturating_sub(before.flows_moved),
-            kept: after.flows_kept.saturating_sub(before.flows_kept),
-        };
-        Ok((ports, moved))
+        Ok((ports, difference::flow_changes(&changed, &current.snapshot)))
     }
 
     fn current(&self) -> Arc<Current> {
@@ -499,7 +654,7 @@ fn prepare(
     network.workers = overrides.workers.unwrap_or(network.workers);
     for ((subnet, service), enabled) in &switched {
         let subnet = explain::subnet(&network, subnet)?;
-        endpoints::switch(&mut network, subnet, endpoints::service(service)?, *enabled)?;
+        endpoints::switch(&mut network, subnet, endpoints::service(service)?, *enabled, None)?;
     }
     compile(document, catalogue, network, switched, generation, previous)
 }
@@ -535,6 +690,15 @@ fn open(devices: &dyn Devices, attachments: &[Attachment]) -> Result<Opened, Ref
         opened.queues.push((attachment.port, queues));
     }
     Ok(opened)
+}
+
+/// Lets devices stay that are to. One that does not is only missed when the process ends.
+fn keep(devices: &dyn Devices, queues: &mut [(PortId, Queues)]) {
+    for (port, queues) in queues {
+        if let Err(error) = devices.keep(queues) {
+            tracing::error!(port = port.0, %error, "the port's device will not stay when the process ends");
+        }
+    }
 }
 
 fn file_name(path: &Path) -> String {

@@ -4,10 +4,10 @@
 //! | role | addresses of the interface | routes into it |
 //! |---|---|---|
 //! | NIC | its private addresses, with its subnet's prefix length | default |
-//! | service | its addresses, alone | default |
+//! | service | its addresses, alone; what stands for its IPv4 ones towards `identity6` traffic if it has no IPv6 | default |
 //! | gateway | the device's | address spaces of its network and of the peers that use it |
-//! | internet | the device's | addresses of services, public addresses of default outbound access |
-//! | backbone | the device's | address spaces of all networks |
+//! | internet | the device's | addresses of services; public addresses of default outbound access, NAT gateways and NICs |
+//! | backbone | the device's | address spaces of all networks; what endpoints translate to |
 //!
 //! Addresses that the document lists at a device come on top. An Ethernet interface is not the node's to configure: it
 //! gets none of this.
@@ -16,7 +16,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::model::network::{Device, Interface, Network, Nic};
+use crate::model::network::{Device, EndpointSource, Interface, Network, Nic, Service};
+use crate::model::services::endpoint_service;
 use crate::snapshot::{PortId, PortKind, Snapshot};
 
 /// A port of the snapshot and the device that it needs.
@@ -91,8 +92,9 @@ pub fn attachments(network: &Network, snapshot: &Snapshot) -> Vec<Attachment> {
             }),
             PortKind::Service => {
                 network.services.iter().find(|service| service.name == entry.name).and_then(|service| {
-                    let addresses = service.addresses.iter().copied().map(IpNet::from).collect();
-                    Some((service.device.as_ref()?, addresses, default_routes(&service.addresses)))
+                    let addresses = service_addresses(network, service);
+                    let routes = default_routes(&addresses);
+                    Some((service.device.as_ref()?, addresses.into_iter().map(IpNet::from).collect(), routes))
                 })
             }
             PortKind::Gateway => network.gateway.as_ref().and_then(|gateway| {
@@ -103,8 +105,8 @@ pub fn attachments(network: &Network, snapshot: &Snapshot) -> Vec<Attachment> {
                 .as_ref()
                 .and_then(|internet| Some((internet.device.as_ref()?, Vec::new(), internet_routes(network)))),
             PortKind::Backbone => network.backbone.as_ref().and_then(|backbone| {
-                let routes =
-                    network.virtual_networks.iter().flat_map(|network| network.address_space.clone()).collect();
+                let spaces = network.virtual_networks.iter().flat_map(|network| network.address_space.iter().copied());
+                let routes = spaces.chain(network.endpoint_prefixes()).collect();
                 Some((backbone.device.as_ref()?, Vec::new(), routes))
             }),
             PortKind::Vacant => None,
@@ -145,6 +147,24 @@ fn nic_addresses(network: &Network, nic: &Nic) -> Vec<IpNet> {
         .collect()
 }
 
+/// A service's addresses. One without an IPv6 address has its IPv4 ones embedded (RFC 6052) as well, where an endpoint
+/// for it sends `identity6` traffic.
+fn service_addresses(network: &Network, service: &Service) -> Vec<IpAddr> {
+    let tags = |name: &str| endpoint_service(name).map(|service| service.tags);
+    let identified = network.endpoints().any(|endpoint| {
+        endpoint.source == EndpointSource::Identity6 && tags(&endpoint.service) == tags(&service.service)
+    });
+    let mut addresses = service.addresses.clone();
+    if identified && service.addresses.iter().all(IpAddr::is_ipv4) {
+        let prefix = network.identity.destination_prefix.to_bits();
+        addresses.extend(service.addresses.iter().filter_map(|address| match address {
+            IpAddr::V4(v4) => Some(IpAddr::V6(Ipv6Addr::from_bits(prefix | u128::from(v4.to_bits())))),
+            IpAddr::V6(_) => None,
+        }));
+    }
+    addresses
+}
+
 /// A default route for each family of the addresses.
 fn default_routes(addresses: &[IpAddr]) -> Vec<IpNet> {
     let mut routes = Vec::new();
@@ -175,6 +195,6 @@ fn gateway_routes(network: &Network, gateway: usize) -> Vec<IpNet> {
 }
 
 fn internet_routes(network: &Network) -> Vec<IpNet> {
-    let public = network.internet.iter().flat_map(|internet| &internet.public_addresses);
-    network.services.iter().flat_map(|service| &service.addresses).chain(public).copied().map(IpNet::from).collect()
+    let services = network.services.iter().flat_map(|service| &service.addresses).copied();
+    services.chain(network.public_addresses()).map(IpNet::from).collect()
 }

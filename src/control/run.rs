@@ -1,25 +1,29 @@
 //! A node from its start to its end.
 
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
-use super::answers::Counters;
+use super::answers::{Counters, RestoredStatus, StateStatus};
 use super::devices::KernelDevices;
 use super::document::Document;
 use super::node::{Loaded, Node, Overrides};
 use super::refusal::Refusal;
 use super::server;
 use super::socket::{self, ControlSocket, SocketError};
+use super::state::{self, State, StateError};
 use crate::worker;
 
 /// How often the catalogue's file is looked at.
 const LOOK_AT_CATALOGUE: Duration = Duration::from_secs(1);
+
+/// How often the number of flows is looked at.
+const LOOK_AT_FLOWS: Duration = Duration::from_secs(1);
 
 /// How long the end waits for questions that are being answered.
 const FAREWELL: Duration = Duration::from_secs(3);
@@ -35,6 +39,9 @@ pub struct RunOptions {
     pub control: Option<PathBuf>,
     /// End when stdin closes.
     pub end_with_stdin: bool,
+    /// Where flows are saved at the end and restored from at the start. With it devices stay when the process ends, and
+    /// are taken over where they are there.
+    pub state: Option<PathBuf>,
 }
 
 /// Why a node did not start, or did not end well.
@@ -46,6 +53,9 @@ pub enum RunError {
     /// The control socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// The state file cannot be used. Where that shows at the end only, everything else has ended well.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// Threads, signals.
     #[error("cannot run the control side")]
     Control(#[source] io::Error),
@@ -58,7 +68,7 @@ pub enum RunError {
 /// the socket answers. Returns what was counted.
 ///
 /// # Errors
-/// [`RunError`]; devices and socket are gone then, too.
+/// [`RunError`]; the socket is gone then, too, and so are devices that are not to stay.
 pub fn run(
     options: RunOptions,
     ready: impl FnOnce(&Node, &ControlSocket) -> io::Result<()>,
@@ -75,13 +85,36 @@ pub fn run(
         Signals::new().map_err(RunError::Control)?
     };
 
-    let loaded = Loaded::load(Document::read(&options.config)?, options.overrides)?;
+    let saved = options.state.as_deref().map(read_state).transpose()?.flatten();
+    let document = Document::read(&options.config)?;
+    let switched = saved.as_ref().map(|saved| saved.switched(&document.text)).unwrap_or_default();
+    let loaded = Loaded::load_switched(document, options.overrides, &switched)?;
     let network = loaded.network();
     let path = socket::location(options.control.as_deref(), network.control.as_deref());
     let socket = ControlSocket::bind(&path)?;
-    let devices = Box::new(KernelDevices::new(network));
-    let settings = worker::Settings::new(network.workers);
-    let node = loaded.start(devices, |publisher, ports| worker::Handle::start(publisher, ports, &settings))?;
+    let devices = Box::new(KernelDevices::new(network, options.state.is_some()));
+    let settings = worker::Settings::new(network.workers, network.flows.limit);
+    let stopped = saved.as_ref().map(State::stopped);
+    let (flows, gone) = saved.map(|saved| saved.into_flows(loaded.snapshot())).unwrap_or_default();
+    let mut restored = None;
+    let node = loaded.start(devices, |publisher, ports| {
+        let (handle, counts) = worker::Handle::resume(publisher, ports, &settings, flows)?;
+        restored = stopped.map(|stopped| RestoredStatus {
+            flows: counts.restored,
+            expired: counts.expired,
+            left_out: counts.refused + gone,
+            blackout_us: SystemTime::now().duration_since(stopped).unwrap_or_default().as_micros() as u64,
+        });
+        Ok(handle)
+    })?;
+    if let Some(file) = options.state.clone() {
+        if let Some(RestoredStatus { flows, expired, left_out, blackout_us }) = restored {
+            tracing::info!(flows, expired, left_out, blackout_us, "flows are restored");
+            // Whoever starts after a crash of this process must not find flows that are older than that.
+            state::remove(&file)?;
+        }
+        node.set_state(StateStatus { file, restored });
+    }
     let node = Arc::new(node);
 
     let listener = socket.listener().map_err(RunError::Control)?;
@@ -103,6 +136,7 @@ pub fn run(
             () = signals.any() => {}
             () = stdin_closed(options.end_with_stdin) => tracing::info!("stdin is closed"),
             () = watch_catalogue(node.clone()) => {}
+            () = watch_flows(node.clone()) => {}
         }
         let _ = end.send(true);
         match server.await {
@@ -112,9 +146,24 @@ pub fn run(
     });
     runtime.shutdown_timeout(FAREWELL);
     let counters = node.counters();
+    let saved = match &options.state {
+        Some(path) => node.save(path).map(|flows| tracing::info!(flows, file = %path.display(), "flows are saved")),
+        None => Ok(()),
+    };
     drop(node);
     drop(socket);
-    result.map(|()| counters)
+    result?;
+    saved?;
+    Ok(counters)
+}
+
+/// What the process before left, if it can be used: a node that cannot go on starts anew.
+fn read_state(path: &Path) -> Result<Option<State>, StateError> {
+    state::check_folder(path)?;
+    Ok(State::read(path).unwrap_or_else(|error| {
+        tracing::warn!(%error, "the node starts without flows");
+        None
+    }))
 }
 
 /// Signals that end a node.
@@ -173,6 +222,19 @@ async fn watch_catalogue(node: Arc<Node>) {
         let node = node.clone();
         if let Err(error) = tokio::task::spawn_blocking(move || node.reload_catalogue()).await {
             tracing::error!(%error, "looking at the catalogue failed");
+        }
+    }
+}
+
+/// Says when there are nearly as many flows as there may be, without end. A change that takes long does not delay it.
+async fn watch_flows(node: Arc<Node>) {
+    let mut ticks = tokio::time::interval(LOOK_AT_FLOWS);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let node = node.clone();
+        if let Err(error) = tokio::task::spawn_blocking(move || node.look_at_flows()).await {
+            tracing::error!(%error, "looking at the number of flows failed");
         }
     }
 }

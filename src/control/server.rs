@@ -11,7 +11,7 @@
 //! | `GET /v1/flows?limit=` | [`FlowsAnswer`](super::answers::FlowsAnswer) |
 //! | `GET /v1/counters` | [`Counters`](super::answers::Counters) |
 //! | `PUT /v1/document?path=&dry_run=` | [`DocumentAnswer`](super::answers::DocumentAnswer) |
-//! | `POST`, `DELETE /v1/subnets/{network}/{subnet}/endpoints/{service}` | [`EndpointAnswer`](super::answers::EndpointAnswer) |
+//! | `POST`, `DELETE /v1/subnets/{network}/{subnet}/endpoints/{service}?dry_run=` | [`EndpointAnswer`](super::answers::EndpointAnswer) |
 //!
 //! Errors are an [`ErrorAnswer`] with status 400 (malformed), 404 (unknown name), 408 (too slow), 409 (not as things
 //! are), 413 (too large), 422 (a document with mistakes) or 500 (a device or file failed).
@@ -272,18 +272,44 @@ async fn document(
 
 type EndpointPath = Path<(String, String, String)>;
 
+#[derive(Deserialize)]
+struct SwitchQuery {
+    #[serde(default)]
+    dry_run: bool,
+}
+
 async fn enable(
     State(node): State<Arc<Node>>,
-    ConnectInfo(Caller(who)): ConnectInfo<Caller>,
-    Path((network, subnet, service)): EndpointPath,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+    Path(endpoint): EndpointPath,
+    query: Result<Query<SwitchQuery>, QueryRejection>,
 ) -> Answer<impl Serialize> {
-    ask(node, move |node| node.set_endpoint(&who, &format!("{network}/{subnet}"), &service, true)).await
+    switch(node, caller, endpoint, query?.0, true).await
 }
 
 async fn disable(
     State(node): State<Arc<Node>>,
-    ConnectInfo(Caller(who)): ConnectInfo<Caller>,
-    Path((network, subnet, service)): EndpointPath,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+    Path(endpoint): EndpointPath,
+    query: Result<Query<SwitchQuery>, QueryRejection>,
 ) -> Answer<impl Serialize> {
-    ask(node, move |node| node.set_endpoint(&who, &format!("{network}/{subnet}"), &service, false)).await
+    switch(node, caller, endpoint, query?.0, false).await
+}
+
+async fn switch(
+    node: Arc<Node>,
+    Caller(who): Caller,
+    (network, subnet, service): (String, String, String),
+    SwitchQuery { dry_run }: SwitchQuery,
+    enabled: bool,
+) -> Answer<impl Serialize> {
+    let subnet = format!("{network}/{subnet}");
+    ask(node, move |node| {
+        if dry_run {
+            node.try_endpoint(&subnet, &service, enabled)
+        } else {
+            node.set_endpoint(&who, &subnet, &service, enabled)
+        }
+    })
+    .await
 }

@@ -264,9 +264,9 @@ fn prefixes_behind(network: &Network, hosts: &[LabHost], host: &LabHost) -> BTre
         let spaces = network.virtual_networks.iter().flat_map(|network| &network.address_space);
         prefixes.extend(gateway.learned_routes.iter().chain(spaces).filter(|prefix| !hidden(prefix)));
     }
-    if let Some(internet) = network.internet.as_ref().filter(|internet| device(internet.device.as_ref())) {
+    if network.internet.as_ref().is_some_and(|internet| device(internet.device.as_ref())) {
         let services = network.services.iter().flat_map(|service| &service.addresses);
-        prefixes.extend(internet.public_addresses.iter().chain(services).map(|a| IpNet::from(*a)));
+        prefixes.extend(services.copied().chain(network.public_addresses()).map(IpNet::from));
     }
     for other in hosts.iter().filter(|other| other.connect.as_deref() == Some(&host.netns)) {
         prefixes.extend(prefixes_behind(network, hosts, other));
@@ -290,9 +290,9 @@ fn used_prefixes(network: &Network, hosts: &[LabHost]) -> Vec<IpNet> {
     }
     used.extend(network.gateway.iter().flat_map(|gateway| &gateway.learned_routes));
     let addresses = network.services.iter().flat_map(|service| &service.addresses);
-    let addresses = addresses.chain(network.internet.iter().flat_map(|internet| &internet.public_addresses));
     let addresses = addresses.chain(hosts.iter().flat_map(|host| host.web.iter().chain(&host.masquerade)));
-    used.extend(addresses.map(|address| IpNet::from(*address)));
+    used.extend(addresses.copied().chain(network.public_addresses()).map(IpNet::from));
+    used.extend(network.endpoint_prefixes());
     for device in devices(network) {
         match &device.interface {
             Interface::Tun { addresses, .. } => used.extend(addresses.iter().map(IpNet::trunc)),

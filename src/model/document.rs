@@ -8,8 +8,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::mistake::Report;
-use super::quantity::{Delay, Probability, Rate};
-use super::read::{Fields, InterfaceAddress, List, OneOrMany, Read};
+use super::quantity::{Delay, Lifetime, Probability, Rate};
+use super::read::{Fields, InterfaceAddress, List, OneOrMany, Read, wrong_type};
 
 /// A name, a reference or another text with its place.
 pub(super) type Text = Spanned<String>;
@@ -23,8 +23,12 @@ pub(super) struct Document {
     pub(super) workers: Option<Spanned<i64>>,
     pub(super) control: Option<Text>,
     pub(super) semantics: Option<Spanned<Semantics>>,
+    pub(super) flows: Option<Spanned<Flows>>,
+    pub(super) identity: Option<Spanned<Identity>>,
     pub(super) virtual_networks: List<VirtualNetwork>,
     pub(super) route_tables: List<RouteTable>,
+    pub(super) nat_gateways: List<NatGateway>,
+    pub(super) snat_pools: List<SnatPool>,
     pub(super) nics: List<Nic>,
     pub(super) gateway: Option<Spanned<Gateway>>,
     pub(super) internet: Option<Spanned<Internet>>,
@@ -46,8 +50,12 @@ impl Document {
             workers: fields.optional("workers"),
             control: fields.optional("control"),
             semantics: fields.optional("semantics"),
+            flows: fields.optional("flows"),
+            identity: fields.optional("identity"),
             virtual_networks: fields.list("virtual_network"),
             route_tables: fields.list("route_table"),
+            nat_gateways: fields.list("nat_gateway"),
+            snat_pools: fields.list("snat_pool"),
             nics: fields.list("nic"),
             gateway: fields.optional("gateway"),
             internet: fields.optional("internet"),
@@ -82,11 +90,110 @@ macro_rules! read_table {
 pub(super) struct Semantics {
     pub(super) endpoint_precedence: Option<Text>,
     pub(super) endpoint_protocols: Option<Spanned<OneOrMany<String>>>,
+    pub(super) nat_protocols: Option<Spanned<OneOrMany<String>>>,
 }
 
 read_table!(Semantics, "[semantics]", |fields| {}
     endpoint_precedence: fields.optional("endpoint_precedence"),
     endpoint_protocols: fields.optional("endpoint_protocols"),
+    nat_protocols: fields.optional("nat_protocols"),
+);
+
+/// `[flows]`
+#[derive(Debug)]
+pub(super) struct Flows {
+    pub(super) limit: Option<Spanned<i64>>,
+    pub(super) limit_per_nic: Option<Spanned<i64>>,
+    pub(super) lifetimes: Option<Spanned<Lifetimes>>,
+}
+
+read_table!(Flows, "[flows]", |fields| {}
+    limit: fields.optional("limit"),
+    limit_per_nic: fields.optional("limit_per_nic"),
+    lifetimes: fields.optional("lifetimes"),
+);
+
+/// `[flows.lifetimes]`
+#[derive(Debug)]
+pub(super) struct Lifetimes {
+    pub(super) icmp: Option<Spanned<Lifetime>>,
+    pub(super) udp: Option<Spanned<Lifetime>>,
+    pub(super) tcp_opening: Option<Spanned<Lifetime>>,
+    pub(super) tcp_established: Option<Spanned<Lifetime>>,
+    pub(super) tcp_closing: Option<Spanned<Lifetime>>,
+    pub(super) tcp_closed: Option<Spanned<Lifetime>>,
+    pub(super) tcp_reset: Option<Spanned<Lifetime>>,
+    pub(super) port_rest: Option<Spanned<Lifetime>>,
+    pub(super) port_rest_half_open: Option<Spanned<Lifetime>>,
+}
+
+read_table!(Lifetimes, "[flows.lifetimes]", |fields| {}
+    icmp: fields.optional("icmp"),
+    udp: fields.optional("udp"),
+    tcp_opening: fields.optional("tcp_opening"),
+    tcp_established: fields.optional("tcp_established"),
+    tcp_closing: fields.optional("tcp_closing"),
+    tcp_closed: fields.optional("tcp_closed"),
+    tcp_reset: fields.optional("tcp_reset"),
+    port_rest: fields.optional("port_rest"),
+    port_rest_half_open: fields.optional("port_rest_half_open"),
+);
+
+/// `[identity]`
+#[derive(Debug)]
+pub(super) struct Identity {
+    pub(super) prefix: Option<Spanned<IpNet>>,
+    pub(super) destination_prefix: Option<Spanned<IpNet>>,
+}
+
+read_table!(Identity, "[identity]", |fields| {}
+    prefix: fields.optional("prefix"),
+    destination_prefix: fields.optional("destination_prefix"),
+);
+
+/// `mapping = …` and `filtering = …` of whatever translates to a pool of addresses.
+#[derive(Debug)]
+pub(super) struct Translation {
+    pub(super) mapping: Option<Text>,
+    pub(super) filtering: Option<Text>,
+}
+
+impl Translation {
+    fn read(fields: &mut Fields<'_>) -> Self {
+        Self { mapping: fields.optional("mapping"), filtering: fields.optional("filtering") }
+    }
+}
+
+/// `[[nat_gateway]]`
+#[derive(Debug)]
+pub(super) struct NatGateway {
+    pub(super) name: Option<Text>,
+    pub(super) public_addresses: List<IpAddr>,
+    pub(super) idle_timeout: Option<Spanned<Lifetime>>,
+    pub(super) translation: Translation,
+}
+
+read_table!(NatGateway, "a NAT gateway", |fields| {}
+    name: fields.required("name"),
+    public_addresses: fields.filled_list("public_addresses"),
+    idle_timeout: fields.optional("idle_timeout"),
+    translation: Translation::read(&mut fields),
+);
+
+/// `[[snat_pool]]`
+#[derive(Debug)]
+pub(super) struct SnatPool {
+    pub(super) name: Option<Text>,
+    pub(super) addresses: List<IpAddr>,
+    pub(super) ports: Option<Text>,
+    pub(super) translation: Translation,
+}
+
+read_table!(SnatPool, "a SNAT pool", |fields| {}
+    name: fields.required("name"),
+    addresses: fields.filled_list("addresses"),
+    ports: fields.optional("ports"),
+    translation: Translation::read(&mut fields),
 );
 
 /// `[[virtual_network]]`
@@ -94,6 +201,7 @@ read_table!(Semantics, "[semantics]", |fields| {}
 pub(super) struct VirtualNetwork {
     pub(super) name: Option<Text>,
     pub(super) address_space: List<IpNet>,
+    pub(super) traffic_tag: Option<Spanned<i64>>,
     pub(super) peerings: List<Peering>,
     pub(super) subnets: List<Subnet>,
 }
@@ -101,6 +209,7 @@ pub(super) struct VirtualNetwork {
 read_table!(VirtualNetwork, "a virtual network", |fields| {}
     name: fields.required("name"),
     address_space: fields.filled_list("address_space"),
+    traffic_tag: fields.optional("traffic_tag"),
     peerings: fields.list("peerings"),
     subnets: fields.list("subnet"),
 );
@@ -136,6 +245,9 @@ pub(super) struct Subnet {
     pub(super) name: Option<Text>,
     pub(super) address_prefixes: List<IpNet>,
     pub(super) route_table: Option<Text>,
+    pub(super) nat_gateway: Option<Text>,
+    pub(super) default_outbound_access: bool,
+    pub(super) traffic_tag: Option<Spanned<i64>>,
     pub(super) service_endpoints: List<ServiceEndpoint>,
 }
 
@@ -146,6 +258,9 @@ read_table!(Subnet, "a subnet", |fields| {
     name: fields.required("name"),
     address_prefixes: fields.filled_list("address_prefixes"),
     route_table: fields.optional("route_table"),
+    nat_gateway: fields.optional("nat_gateway"),
+    default_outbound_access: fields.optional("default_outbound_access").is_none_or(Spanned::into_inner),
+    traffic_tag: fields.optional("traffic_tag"),
     service_endpoints: fields.list("service_endpoints"),
 );
 
@@ -154,12 +269,65 @@ read_table!(Subnet, "a subnet", |fields| {
 pub(super) struct ServiceEndpoint {
     pub(super) service: Option<Text>,
     pub(super) locations: List<String>,
+    pub(super) source: Option<Spanned<Source>>,
 }
 
-read_table!(ServiceEndpoint, "a service endpoint", |fields| { fields.not_enforced("source"); }
+read_table!(ServiceEndpoint, "a service endpoint", |fields| {}
     service: fields.required("service"),
     locations: fields.list("locations"),
+    source: fields.optional("source"),
 );
+
+/// `source = …`: one word, or a table with one key.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// `"private"`
+    Private,
+    /// `"identity6"`
+    Identity6,
+    /// `{ prefix_map = … }`
+    PrefixMap(Spanned<OneOrMany<IpNet>>),
+    /// `{ snat = … }`
+    Snat(Text),
+}
+
+/// What may be written as `source`.
+const SOURCES: &str = r#""private", { prefix_map = "PREFIX" }, "identity6" or { snat = "POOL" }"#;
+
+impl Read for Source {
+    const EXPECTED: &'static str = "a source";
+
+    fn read(value: &Spanned<DeValue<'_>>, report: &Report<'_>) -> Option<Self> {
+        let place = value.span();
+        match value.get_ref() {
+            DeValue::String(word) => match &**word {
+                "private" => Some(Self::Private),
+                "identity6" => Some(Self::Identity6),
+                _ => {
+                    let message = format!("unknown source `{word}`");
+                    report.mistake_with_help(&place, message, format!("write {SOURCES}"));
+                    None
+                }
+            },
+            DeValue::Table(table) => {
+                let is_one = ["prefix_map", "snat"].iter().filter(|key| table.contains_key(**key)).count() == 1;
+                if !is_one {
+                    let message = "a source is one of `prefix_map` and `snat`";
+                    report.mistake_with_help(&place, message, format!("write {SOURCES}"));
+                }
+                let mut fields = Fields::open(value, "a source", report)?;
+                let map = fields.optional("prefix_map").map(Self::PrefixMap);
+                let snat = fields.optional("snat").map(Self::Snat);
+                fields.done();
+                map.or(snat).filter(|_| is_one)
+            }
+            _ => {
+                wrong_type("a word or a table", value, report);
+                None
+            }
+        }
+    }
+}
 
 /// `[[route_table]]`
 #[derive(Debug)]
@@ -200,6 +368,7 @@ pub(super) struct Nic {
     pub(super) name: Option<Text>,
     pub(super) subnet: Option<Text>,
     pub(super) private_addresses: List<IpAddr>,
+    pub(super) public_addresses: List<IpAddr>,
     pub(super) ip_forwarding: bool,
     pub(super) device: Option<Spanned<Device>>,
 }
@@ -208,6 +377,7 @@ read_table!(Nic, "a NIC", |fields| {}
     name: fields.required("name"),
     subnet: fields.required("subnet"),
     private_addresses: fields.filled_list("private_addresses"),
+    public_addresses: fields.list("public_addresses"),
     ip_forwarding: fields.flag("ip_forwarding"),
     device: fields.optional("device"),
 );
@@ -230,11 +400,13 @@ read_table!(Gateway, "[gateway]", |fields| {}
 #[derive(Debug)]
 pub(super) struct Internet {
     pub(super) public_addresses: List<IpAddr>,
+    pub(super) translation: Translation,
     pub(super) device: Option<Spanned<Device>>,
 }
 
 read_table!(Internet, "[internet]", |fields| {}
     public_addresses: fields.list("public_addresses"),
+    translation: Translation::read(&mut fields),
     device: fields.optional("device"),
 );
 

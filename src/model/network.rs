@@ -1,7 +1,8 @@
 //! The validated network. Every reference between its parts is an index that is known to be good, every prefix has
 //! its host bits clear, and every rule of the check has held. Only the model's own validation makes one.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -22,10 +23,18 @@ pub struct Network {
     pub control: Option<PathBuf>,
     /// The switches between what Azure documents and what labs observe.
     pub semantics: Semantics,
+    /// How many flows there may be, and how long they live.
+    pub flows: Flows,
+    /// How `identity6` addresses are made.
+    pub identity: Identity,
     /// Virtual networks in the order of the document.
     pub virtual_networks: Vec<VirtualNetwork>,
     /// Route tables in the order of the document.
     pub route_tables: Vec<RouteTable>,
+    /// NAT gateways in the order of the document.
+    pub nat_gateways: Vec<NatGateway>,
+    /// Pools that endpoints translate to, in the order of the document.
+    pub snat_pools: Vec<SnatPool>,
     /// Network interfaces in the order of the document.
     pub nics: Vec<Nic>,
     /// The virtual network gateway: the near end of the forced tunnel.
@@ -57,6 +66,8 @@ pub struct Semantics {
     pub endpoint_precedence: EndpointPrecedence,
     /// Which protocols an endpoint route steers.
     pub endpoint_protocols: EndpointProtocols,
+    /// What NAT gateways and default outbound access translate.
+    pub nat_protocols: NatProtocols,
 }
 
 /// `semantics.endpoint_precedence`
@@ -89,6 +100,133 @@ impl EndpointProtocols {
     }
 }
 
+/// `semantics.nat_protocols`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum NatProtocols {
+    /// `"any"`: ICMP too, so that ping works.
+    #[default]
+    Any,
+    /// `["tcp", "udp"]`: what Azure documents.
+    TcpAndUdp,
+}
+
+/// `[flows]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flows {
+    /// `limit`, default 1,048,576: most flows of the node.
+    pub limit: u32,
+    /// `limit_per_nic`, default 500,000: most flows of one NIC.
+    pub limit_per_nic: u32,
+    /// `[flows.lifetimes]`
+    pub lifetimes: FlowLifetimes,
+}
+
+impl Default for Flows {
+    fn default() -> Self {
+        Self { limit: 1 << 20, limit_per_nic: 500_000, lifetimes: FlowLifetimes::default() }
+    }
+}
+
+/// `[flows.lifetimes]`: how long flows live without a packet, each 1 s to 24 h; what is not given is as the RFCs ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FlowLifetimes {
+    /// `icmp`: ICMP queries.
+    pub icmp: Option<Duration>,
+    /// `udp`: UDP and every protocol that is not followed.
+    pub udp: Option<Duration>,
+    /// `tcp_opening`: TCP until both sides have acknowledged.
+    pub tcp_opening: Option<Duration>,
+    /// `tcp_established`: TCP after that.
+    pub tcp_established: Option<Duration>,
+    /// `tcp_closing`: TCP after one side has finished.
+    pub tcp_closing: Option<Duration>,
+    /// `tcp_closed`: TCP after both sides have finished.
+    pub tcp_closed: Option<Duration>,
+    /// `tcp_reset`: TCP after a reset.
+    pub tcp_reset: Option<Duration>,
+    /// `port_rest`: how long a translated port rests before it serves another host.
+    pub port_rest: Option<Duration>,
+    /// `port_rest_half_open`: the same after a TCP connection that never opened.
+    pub port_rest_half_open: Option<Duration>,
+}
+
+/// `[identity]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// `prefix`, a /32: what every `identity6` source starts with.
+    pub prefix: Ipv6Addr,
+    /// `destination_prefix`, a /96 of RFC 6052: what the IPv4 address of a service without an IPv6 one is embedded in.
+    pub destination_prefix: Ipv6Addr,
+}
+
+impl Default for Identity {
+    /// `fde4:8dba::/32`, the unique local prefix (RFC 4193) that published samples of Azure's addresses show, and
+    /// `64:ff9b::/96`, the well-known prefix (RFC 6052 section 2.1).
+    fn default() -> Self {
+        Self {
+            prefix: Ipv6Addr::new(0xfde4, 0x8dba, 0, 0, 0, 0, 0, 0),
+            destination_prefix: Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0),
+        }
+    }
+}
+
+/// `mapping = …`: whether a translated port serves one inside address for all destinations (RFC 4787 section 4.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mapping {
+    /// `"address-and-port-dependent"`
+    #[default]
+    AddressAndPortDependent,
+    /// `"endpoint-independent"`
+    EndpointIndependent,
+}
+
+/// `filtering = …`: whom a mapping lets in (RFC 4787 section 5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Filtering {
+    /// `"address-and-port-dependent"`
+    #[default]
+    AddressAndPortDependent,
+    /// `"address-dependent"`, with endpoint-independent mapping only.
+    AddressDependent,
+    /// `"endpoint-independent"`, with endpoint-independent mapping only.
+    EndpointIndependent,
+}
+
+/// How addresses and ports of a pool are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Translation {
+    /// `mapping`
+    pub mapping: Mapping,
+    /// `filtering`
+    pub filtering: Filtering,
+}
+
+/// `[[nat_gateway]]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NatGateway {
+    /// Its name, unique among NAT gateways.
+    pub name: String,
+    /// Its 1 to 16 addresses.
+    pub public_addresses: Vec<IpAddr>,
+    /// `idle_timeout` of TCP, 4 to 120 minutes.
+    pub idle_timeout: Duration,
+    /// How addresses and ports are used.
+    pub translation: Translation,
+}
+
+/// `[[snat_pool]]`: addresses that endpoints with `source = { snat = … }` translate to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnatPool {
+    /// Its name, unique among pools.
+    pub name: String,
+    /// Its addresses, at least one.
+    pub addresses: Vec<IpAddr>,
+    /// `ports`, default 1024 to 65535; never empty, never with port 0.
+    pub ports: RangeInclusive<u16>,
+    /// How addresses and ports are used.
+    pub translation: Translation,
+}
+
 /// `[[virtual_network]]`
 #[derive(Debug, Clone)]
 pub struct VirtualNetwork {
@@ -96,6 +234,8 @@ pub struct VirtualNetwork {
     pub name: String,
     /// Its address ranges, IPv4 and IPv6, none overlapping another of the same network.
     pub address_space: Vec<IpNet>,
+    /// `traffic_tag`: the lower 24 bits of its tag in `identity6` addresses, unique among virtual networks.
+    pub traffic_tag: Option<u32>,
     /// Its side of each peering.
     pub peerings: Vec<Peering>,
     /// Its subnets.
@@ -128,6 +268,12 @@ pub struct Subnet {
     pub address_prefixes: Vec<IpNet>,
     /// Index in [`Network::route_tables`].
     pub route_table: Option<usize>,
+    /// Index in [`Network::nat_gateways`].
+    pub nat_gateway: Option<usize>,
+    /// `default_outbound_access`, default true; false makes a private subnet.
+    pub default_outbound_access: bool,
+    /// `traffic_tag`: its tag in `identity6` addresses, at least 1, unique in its virtual network.
+    pub traffic_tag: Option<u16>,
     /// Service endpoints, at most one for a service.
     pub service_endpoints: Vec<ServiceEndpoint>,
 }
@@ -139,6 +285,23 @@ pub struct ServiceEndpoint {
     pub service: String,
     /// Regions as written, lower case; empty or `*` means everywhere.
     pub locations: Vec<String>,
+    /// How its traffic presents itself to the service.
+    pub source: EndpointSource,
+}
+
+/// `source = …` of an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub enum EndpointSource {
+    /// `"private"`: with its private address.
+    #[default]
+    Private,
+    /// `{ prefix_map = … }`: prefixes of the subnet and what each is mapped to, of equal length; all prefixes of one
+    /// family or of both.
+    PrefixMap(Vec<(IpNet, IpNet)>),
+    /// `"identity6"`: with an IPv6 address that carries identity and private IPv4 address.
+    Identity6,
+    /// `{ snat = … }`: with an address and port of a pool, by its index in [`Network::snat_pools`].
+    Snat(usize),
 }
 
 /// `[[route_table]]`
@@ -205,6 +368,8 @@ pub struct Nic {
     pub subnet: SubnetRef,
     /// Its private addresses, each inside a prefix of the subnet and not reserved.
     pub private_addresses: Vec<IpAddr>,
+    /// Instance public addresses, at most one of each family; goes with the first private address of that family.
+    pub public_addresses: Vec<IpAddr>,
     /// `ip_forwarding`, default false: may send from, and receive for, addresses that are not its own.
     pub ip_forwarding: bool,
     /// How its packets reach the node; none where the document only describes the network.
@@ -227,6 +392,8 @@ pub struct Gateway {
 pub struct Internet {
     /// Addresses that default outbound access translates to; at most some of each family.
     pub public_addresses: Vec<IpAddr>,
+    /// How default outbound access uses them.
+    pub translation: Translation,
     /// How packets to the internet leave the node.
     pub device: Option<Device>,
 }
@@ -344,6 +511,34 @@ impl Network {
     pub fn subnet_name(&self, subnet: SubnetRef) -> String {
         let network = &self.virtual_networks[subnet.virtual_network];
         format!("{}/{}", network.name, network.subnets[subnet.subnet].name)
+    }
+
+    /// Public addresses that hosts of the network show to the internet: of default outbound access, NAT gateways and NICs.
+    pub fn public_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let internet = self.internet.iter().flat_map(|internet| &internet.public_addresses);
+        let gateways = self.nat_gateways.iter().flat_map(|gateway| &gateway.public_addresses);
+        let nics = self.nics.iter().flat_map(|nic| &nic.public_addresses);
+        internet.chain(gateways).chain(nics).copied()
+    }
+
+    /// What endpoints translate to, for which services send their replies to the backbone: prefixes of maps, addresses
+    /// of SNAT pools, and the identity prefix if an endpoint uses it.
+    pub fn endpoint_prefixes(&self) -> impl Iterator<Item = IpNet> {
+        let maps = self.endpoints().filter_map(|endpoint| match &endpoint.source {
+            EndpointSource::PrefixMap(pairs) => Some(pairs),
+            _ => None,
+        });
+        let maps = maps.flatten().map(|(_, to)| *to);
+        let pools = self.snat_pools.iter().flat_map(|pool| &pool.addresses).copied().map(IpNet::from);
+        let identified = self.endpoints().any(|endpoint| endpoint.source == EndpointSource::Identity6);
+        let identity = IpNet::new(self.identity.prefix.into(), 32).ok().filter(|_| identified);
+        maps.chain(pools).chain(identity)
+    }
+
+    /// Every endpoint of every subnet.
+    pub fn endpoints(&self) -> impl Iterator<Item = &ServiceEndpoint> {
+        let subnets = self.virtual_networks.iter().flat_map(|network| &network.subnets);
+        subnets.flat_map(|subnet| &subnet.service_endpoints)
     }
 
     /// Finds a subnet by `network/subnet`; case does not count.

@@ -1,4 +1,4 @@
-//! Quantities of a link: delay, rate, probability, as people write them.
+//! Quantities as people write them: delay, rate and probability of a link, lifetimes of flows.
 
 use std::time::Duration;
 
@@ -17,6 +17,10 @@ const MAX_RATE: f64 = 1e12;
 /// A one-way delay: `"20ms"`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Delay(pub(super) Duration);
+
+/// How long something lives: `"240s"`, `"4m"`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lifetime(pub(super) Duration);
 
 /// Bits a second: `"200mbit"`.
 #[derive(Debug, Clone, Copy)]
@@ -60,6 +64,30 @@ impl Read for Delay {
                 None
             }
         }
+    }
+}
+
+impl Read for Lifetime {
+    const EXPECTED: &'static str = "a duration";
+
+    fn read(value: &Spanned<DeValue<'_>>, report: &Report<'_>) -> Option<Self> {
+        let written = String::read(value, report)?;
+        let seconds = number_and_unit(&written).and_then(|(number, unit)| match unit {
+            "ms" => Some(number / 1e3),
+            "s" => Some(number),
+            "m" => Some(number * 60.0),
+            "h" => Some(number * 3600.0),
+            _ => None,
+        });
+        let lifetime = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        if lifetime.is_none() {
+            report.mistake_with_help(
+                &value.span(),
+                format!("`{written}` is not a duration"),
+                "write a number and one of ms, s, m and h, such as \"240s\"",
+            );
+        }
+        lifetime.map(Self)
     }
 }
 

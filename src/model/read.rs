@@ -55,7 +55,8 @@ fn type_of(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-fn wrong_type(expected: &str, value: &Spanned<DeValue<'_>>, report: &Report<'_>) {
+/// Reports a value of a wrong type.
+pub(super) fn wrong_type(expected: &str, value: &Spanned<DeValue<'_>>, report: &Report<'_>) {
     report.mistake(&value.span(), format!("expected {expected}, found {}", type_of(value.get_ref())));
 }
 

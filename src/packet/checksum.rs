@@ -98,6 +98,9 @@ impl Delta {
     }
 }
 
+/// Where the checksum is in a UDP header.
+const UDP_CHECKSUM: usize = 6;
+
 /// How a transport protocol carries its internet checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Field {
@@ -169,9 +172,9 @@ pub fn finish(frame: &mut Frame) -> bool {
     let Some(bytes) = frame.bytes_mut().get_mut(usize::from(start)..) else {
         return false;
     };
-    // A computed 0 means no checksum in UDP, and to all others 0xffff is the same number.
+    // A computed 0 means no checksum in UDP. TCP has the 0 (RFC 1624 section 3): some take 0xffff for wrong.
     let checksum = match !sum(bytes) {
-        0 => 0xffff,
+        0 if offset == UDP_CHECKSUM => 0xffff,
         checksum => checksum,
     };
     if put_u16(bytes, offset, checksum).is_none() {

@@ -3,7 +3,7 @@
 use super::checksum;
 use super::field::{put_u16, u16_at};
 use super::frame::{Checksum, Frame};
-use super::parse::Parsed;
+use super::parse::{Fragment, Parsed};
 
 /// More fragments follow.
 const MORE: u16 = 0x2000;
@@ -22,7 +22,8 @@ const MAX_HEADER: usize = 60;
 /// piece it is; a fragment is cut further. Options go to the first fragment, those marked for it to all.
 ///
 /// Returns how many were handed out; 0 where the packet must not or cannot be cut: DF, IPv6, a super-packet (first
-/// [`super::segment::segment`] it), or an MTU without room for 8 bytes of payload.
+/// [`super::segment::segment`] it), an MTU without room for 8 bytes of payload, or a fragment with a partial checksum,
+/// which covers bytes that are not here.
 pub fn fragment_v4(
     frame: &mut Frame,
     parsed: &Parsed,
@@ -30,7 +31,11 @@ pub fn fragment_v4(
     scratch: &mut Frame,
     emit: impl FnMut(&mut Frame),
 ) -> usize {
-    if !parsed.is_v4() || frame.offload.segmentation.is_some() || !checksum::finish(frame) {
+    let partial = matches!(frame.offload.checksum, Checksum::Partial { .. });
+    if !parsed.is_v4() || frame.offload.segmentation.is_some() || (partial && parsed.fragment != Fragment::None) {
+        return 0;
+    }
+    if !checksum::finish(frame) {
         return 0;
     }
     cut(frame.bytes(), parsed, frame.offload.checksum, mtu, scratch, emit).unwrap_or(0)

@@ -60,6 +60,17 @@ pub struct Offload {
     pub segmentation: Option<Segmentation>,
 }
 
+/// What is known of a fragment that its own bytes do not say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FragmentFacts {
+    /// Source port of its packet, or the identifier of an ICMP echo.
+    pub source_port: u16,
+    /// Destination port of its packet, or the identifier of an ICMP echo.
+    pub destination_port: u16,
+    /// The identification that its packet gets where its addresses are translated.
+    pub identification: u16,
+}
+
 /// One packet in its buffer: from the IP header on, with [`HEADROOM`] bytes of room in front.
 pub struct Frame {
     buffer: Box<[u8]>,
@@ -67,12 +78,20 @@ pub struct Frame {
     length: usize,
     /// What is left to do for the packet.
     pub offload: Offload,
+    /// Set once the first fragment of the packet has been seen, where this is one of its fragments.
+    pub fragment: Option<FragmentFacts>,
 }
 
 impl Frame {
     /// Allocates an empty frame. Frames are made at start and reused; making one on the packet path is a mistake.
     pub fn new() -> Self {
-        Self { buffer: vec![0; CAPACITY].into_boxed_slice(), start: HEADROOM, length: 0, offload: Offload::default() }
+        Self {
+            buffer: vec![0; CAPACITY].into_boxed_slice(),
+            start: HEADROOM,
+            length: 0,
+            offload: Offload::default(),
+            fragment: None,
+        }
     }
 
     /// A frame with a copy of a packet. What exceeds [`MAX_PACKET`] is cut.
@@ -97,6 +116,7 @@ impl Frame {
         self.start = HEADROOM;
         self.length = 0;
         self.offload = Offload::default();
+        self.fragment = None;
     }
 
     /// The packet.
@@ -144,10 +164,11 @@ impl Frame {
         self.length -= count;
     }
 
-    /// Makes this frame a copy of another, offload state included.
+    /// Makes this frame a copy of another, with all that is known of it.
     pub fn copy_from(&mut self, other: &Frame) {
         self.set_packet(other.bytes());
         self.offload = other.offload;
+        self.fragment = other.fragment;
     }
 }
 

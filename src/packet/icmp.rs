@@ -10,13 +10,13 @@ use super::parse::{Addresses, Fragment, Parsed, TransportKind, parse_quoted, pro
 use super::tcp::HOP_LIMIT;
 
 /// Longest ICMPv4 error (RFC 1812 section 4.3.2.3).
-const MAX_ERROR_V4: usize = 576;
+pub(super) const MAX_ERROR_V4: usize = 576;
 
 /// Longest ICMPv6 error: the minimum MTU (RFC 4443 section 2.4 c).
-const MAX_ERROR_V6: usize = 1280;
+pub(super) const MAX_ERROR_V6: usize = 1280;
 
 /// An ICMP message's header; the quoted packet follows.
-const ICMP_HEADER: usize = 8;
+pub(super) const ICMP_HEADER: usize = 8;
 
 /// What an ICMP error says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,7 +142,7 @@ fn is_one_host_v6(address: Ipv6Addr) -> bool {
 }
 
 /// The packet that an ICMP error quotes, as far as the quote reaches; its offsets count from the start of `packet`, as
-/// those of `parsed` do. A quoted first fragment has its ports, unlike one that is forwarded.
+/// those of `parsed` do. A quoted first fragment has its ports, as one that is forwarded has.
 ///
 /// `None` where `packet` is no ICMP error, or where less than the IP header and, of protocols with ports, 8 bytes of
 /// the transport header are quoted, or where the quote is of the other family.

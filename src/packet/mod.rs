@@ -6,8 +6,10 @@
 //! | [`frame`] | the buffer and the offload state beside it |
 //! | [`parse`] | bytes to [`parse::Parsed`], once per packet; what later rooms trust |
 //! | [`checksum`] | one's-complement sums, incremental updates, finishing a partial checksum |
-//! | [`rewrite`] | hop limit, addresses and ports, the packet quoted in an ICMP error |
+//! | [`rewrite`] | hop limit, identification, addresses and ports, the packet quoted in an ICMP error |
+//! | [`cross`] | from IPv4 to IPv6 and back |
 //! | [`icmp`] | answers by ICMP, and reading what an ICMP error quotes |
+//! | [`mss`] | the maximum segment size in a SYN, lowered |
 //! | [`tcp`] | resets and sequence arithmetic |
 //! | [`segment`] | super-packets to segments in software |
 //! | [`fragment`] | IPv4 fragmentation |
@@ -18,10 +20,13 @@
 
 pub mod checksum;
 mod crc32c;
+pub mod cross;
+mod cross_error;
 mod field;
 pub mod fragment;
 pub mod frame;
 pub mod icmp;
+pub mod mss;
 pub mod parse;
 mod parse_error;
 pub mod rewrite;

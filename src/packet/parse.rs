@@ -39,6 +39,15 @@ mod extension {
 /// Extension headers walked at most. RFC 8200 section 4.1 lists five that may occur, one of them twice.
 const MAX_EXTENSIONS: usize = 8;
 
+/// The largest IPv4 packet, and the largest payload of IPv6.
+const MAX_LENGTH: usize = 65_535;
+
+/// More fragments follow, in the last byte of [`Chain::field`].
+const MORE: u16 = 1;
+
+/// The fragment offset in [`Chain::field`].
+const OFFSET: u16 = 0xfff8;
+
 /// Bytes of transport header that every quoted packet has (RFC 792), enough for the ports.
 const QUOTED_TRANSPORT: usize = 8;
 
@@ -91,7 +100,8 @@ pub enum TransportKind {
     IcmpOther,
     /// Any other protocol; UDP-Lite, SCTP and DCCP with ports.
     Other,
-    /// A fragment, first or later; ports are 0 so that all fragments of a packet have one key.
+    /// A later fragment, whose transport header is in another packet; ports are 0. A first fragment has its real kind
+    /// and ports, and only [`Parsed::fragment`] tells it.
     Fragment,
 }
 
@@ -130,6 +140,12 @@ pub struct Parsed {
     pub kind: TransportKind,
     /// Whether the packet is a fragment.
     pub fragment: Fragment,
+    /// Identification of IPv4, or of the IPv6 fragment header; 0 where IPv6 has none.
+    pub identification: u32,
+    /// Where the payload of a fragment belongs in that of the whole packet, in bytes: a multiple of 8, up to 65,528.
+    pub fragment_offset: u16,
+    /// Other fragments follow this one.
+    pub more_fragments: bool,
     /// The packet must not be fragmented on its way: DF is set, or it is IPv6.
     pub dont_fragment: bool,
     /// The IPv4 header has options.
@@ -259,16 +275,17 @@ fn parse_v4<const QUOTED: bool>(packet: &[u8], network: usize) -> Result<Parsed,
         }
     }
     let flags = u16::from_be_bytes([fixed[6], fixed[7]]);
-    let fragment = match (flags & 0x1fff, flags & 0x2000) {
-        (0, 0) => Fragment::None,
-        (0, _) => Fragment::First,
-        _ => Fragment::Later,
-    };
+    let field = flags << 3 | (flags >> 13 & MORE);
+    let fragment = piece(field);
+    if !QUOTED && fragment != Fragment::None {
+        check_piece(field, fixed[9], header_length, total - header_length)?;
+    }
     let addresses = Addresses::V4 {
         source: Ipv4Addr::new(fixed[12], fixed[13], fixed[14], fixed[15]),
         destination: Ipv4Addr::new(fixed[16], fixed[17], fixed[18], fixed[19]),
     };
-    let chain = Chain { protocol: fixed[9], transport: header_length, fragment };
+    let identification = u32::from(u16::from_be_bytes([fixed[4], fixed[5]]));
+    let chain = Chain { protocol: fixed[9], transport: header_length, fragment, identification, field };
     let transport = parse_transport::<QUOTED>(packet, chain, true)?;
     Ok(Parsed {
         addresses,
@@ -281,6 +298,9 @@ fn parse_v4<const QUOTED: bool>(packet: &[u8], network: usize) -> Result<Parsed,
         destination_port: transport.destination_port,
         kind: transport.kind,
         fragment,
+        identification,
+        fragment_offset: field & OFFSET,
+        more_fragments: field & MORE != 0,
         dont_fragment: flags & 0x4000 != 0,
         has_options,
     })
@@ -324,7 +344,7 @@ fn parse_v6<const QUOTED: bool>(packet: &[u8], network: usize) -> Result<Parsed,
         extension::HOP_BY_HOP | extension::ROUTING | extension::FRAGMENT | extension::DESTINATION_OPTIONS => {
             walk_extensions::<QUOTED>(packet, fixed[6])?
         }
-        protocol => Chain { protocol, transport: 40, fragment: Fragment::None },
+        protocol => Chain { protocol, transport: 40, fragment: Fragment::None, identification: 0, field: 0 },
     };
     let transport = parse_transport::<QUOTED>(packet, chain, false)?;
     Ok(Parsed {
@@ -338,6 +358,9 @@ fn parse_v6<const QUOTED: bool>(packet: &[u8], network: usize) -> Result<Parsed,
         destination_port: transport.destination_port,
         kind: transport.kind,
         fragment: chain.fragment,
+        identification: chain.identification,
+        fragment_offset: chain.field & OFFSET,
+        more_fragments: chain.field & MORE != 0,
         dont_fragment: true,
         has_options: false,
     })
@@ -349,13 +372,46 @@ struct Chain {
     protocol: u8,
     transport: usize,
     fragment: Fragment,
+    identification: u32,
+    /// Offset and more-fragments bit as the IPv6 fragment header has them: the offset counts in bytes where it stands.
+    field: u16,
+}
+
+/// What kind of piece the field of a fragment header, see [`Chain::field`], makes of a packet.
+#[inline(always)]
+fn piece(field: u16) -> Fragment {
+    match (field & OFFSET, field & MORE) {
+        (0, 0) => Fragment::None,
+        (0, _) => Fragment::First,
+        _ => Fragment::Later,
+    }
+}
+
+/// Checks where a fragment stands in its whole packet. `length` is that of the fragment's payload, `ahead` of what
+/// counts to the length of the whole packet in front of it.
+#[cold]
+fn check_piece(field: u16, protocol: u8, ahead: usize, length: usize) -> Result<(), ParseError> {
+    let offset = usize::from(field & OFFSET);
+    if ahead + offset + length > MAX_LENGTH || (field & MORE != 0 && !length.is_multiple_of(8)) {
+        return Err(ParseError::MalformedFragment);
+    }
+    // It would overwrite the flags of the first fragment (RFC 1858 section 3.2, RFC 3128).
+    if offset == 8 && protocol == protocol::TCP {
+        return Err(ParseError::TinyFragment);
+    }
+    Ok(())
 }
 
 /// Walks the extension headers up to the transport header; of a later fragment, up to its fragment header.
 #[cold]
 fn walk_extensions<const QUOTED: bool>(packet: &[u8], first: u8) -> Result<Chain, ParseError> {
     const TYPE_0: u8 = 0;
-    let mut chain = Chain { protocol: first, transport: 40, fragment: Fragment::None };
+    let mut chain = Chain { protocol: first, transport: 40, fragment: Fragment::None, identification: 0, field: 0 };
+    let cut = |chain: &Chain| {
+        // All headers are in the first fragment (RFC 7112).
+        let first = !QUOTED && chain.fragment == Fragment::First;
+        if first { ParseError::TinyFragment } else { ParseError::TruncatedIpv6Extension }
+    };
     for depth in 0..=MAX_EXTENSIONS {
         let header = chain.protocol;
         let (extension::HOP_BY_HOP | extension::ROUTING | extension::FRAGMENT | extension::DESTINATION_OPTIONS) =
@@ -366,11 +422,13 @@ fn walk_extensions<const QUOTED: bool>(packet: &[u8], first: u8) -> Result<Chain
         if header == extension::HOP_BY_HOP && depth > 0 {
             return Err(ParseError::Ipv6HopByHopNotFirst);
         }
-        let [next, length, third, fourth] =
-            bytes_at::<4>(packet, chain.transport).ok_or(ParseError::TruncatedIpv6Extension)?;
+        let [next, length, third, fourth] = bytes_at::<4>(packet, chain.transport).ok_or_else(|| cut(&chain))?;
         let size = if header == extension::FRAGMENT { 8 } else { 8 + usize::from(length) * 8 };
         if packet.len() < chain.transport + size {
-            return Err(ParseError::TruncatedIpv6Extension);
+            return Err(cut(&chain));
+        }
+        if !QUOTED && header == extension::FRAGMENT && chain.fragment != Fragment::None {
+            return Err(ParseError::MalformedFragment);
         }
         chain.protocol = next;
         chain.transport += size;
@@ -378,13 +436,15 @@ fn walk_extensions<const QUOTED: bool>(packet: &[u8], first: u8) -> Result<Chain
             // Of a routing header these are the type and the segments left (RFC 8200 section 4.4).
             extension::ROUTING if !QUOTED && (third == TYPE_0 || fourth > 0) => return Err(ParseError::SourceRouting),
             extension::FRAGMENT => {
-                let field = u16::from_be_bytes([third, fourth]);
-                if field & 0xfff8 != 0 {
-                    chain.fragment = Fragment::Later;
-                    return Ok(chain);
+                chain.field = u16::from_be_bytes([third, fourth]) & (OFFSET | MORE);
+                chain.identification = u32_at(packet, chain.transport - 4).unwrap_or_default();
+                chain.fragment = piece(chain.field);
+                if !QUOTED && chain.fragment != Fragment::None {
+                    let ahead = chain.transport - size - 40;
+                    check_piece(chain.field, next, ahead, packet.len() - chain.transport)?;
                 }
-                if field & 1 != 0 {
-                    chain.fragment = Fragment::First;
+                if chain.fragment == Fragment::Later {
+                    return Ok(chain);
                 }
             }
             _ => {}
@@ -416,19 +476,17 @@ fn parse_transport<const QUOTED: bool>(packet: &[u8], chain: Chain, v4: bool) ->
     let bytes = packet.get(chain.transport..).ok_or(ParseError::TruncatedTransport)?;
     let whole = !QUOTED && chain.fragment == Fragment::None;
     let transport = match chain.protocol {
-        protocol::TCP => parse_tcp::<QUOTED>(bytes)?,
-        protocol::UDP => parse_udp(bytes, whole)?,
-        protocol::ICMP if v4 => parse_icmp_v4(bytes)?,
-        protocol::ICMPV6 if !v4 => parse_icmp_v6(bytes)?,
-        protocol::UDP_LITE | protocol::SCTP | protocol::DCCP => parse_other_ports::<QUOTED>(bytes, chain.protocol)?,
-        _ => Transport::without_ports(TransportKind::Other),
+        protocol::TCP => parse_tcp::<QUOTED>(bytes),
+        protocol::UDP => parse_udp(bytes, whole),
+        protocol::ICMP if v4 => parse_icmp_v4(bytes),
+        protocol::ICMPV6 if !v4 => parse_icmp_v6(bytes),
+        protocol::UDP_LITE | protocol::SCTP | protocol::DCCP => parse_other_ports::<QUOTED>(bytes, chain.protocol),
+        _ => Ok(Transport::without_ports(TransportKind::Other)),
     };
-    // The headers of a first fragment have been checked, but it gets the key of its siblings. A quoted one keeps its
-    // ports, for it may have been cut behind us.
-    if chain.fragment == Fragment::First && !QUOTED {
-        return Ok(Transport::without_ports(TransportKind::Fragment));
-    }
-    Ok(transport)
+    transport.map_err(|error| match error {
+        ParseError::TruncatedTransport if !QUOTED && chain.fragment == Fragment::First => ParseError::TinyFragment,
+        error => error,
+    })
 }
 
 #[inline(always)]

@@ -31,11 +31,17 @@ pub enum ParseError {
     /// The sender chose the way: loose or strict source route (RFC 7126), routing header type 0 (RFC 5095), or any
     /// routing header that would still change the destination.
     SourceRouting,
+    /// A first fragment that cuts through the headers, or a TCP fragment that would overwrite them (RFC 1858, RFC 3128,
+    /// RFC 7112).
+    TinyFragment,
+    /// A fragment that ends beyond the largest packet, one before the last whose payload is no multiple of 8 bytes, or a
+    /// fragment of a fragment.
+    MalformedFragment,
 }
 
 impl ParseError {
     /// Every reason, in the order of their numbers (`reason as usize`).
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Empty,
         Self::Truncated,
         Self::BadVersion,
@@ -49,6 +55,8 @@ impl ParseError {
         Self::TruncatedTransport,
         Self::BadTransportHeader,
         Self::SourceRouting,
+        Self::TinyFragment,
+        Self::MalformedFragment,
     ];
 
     /// The name in counters and flow logs.
@@ -67,6 +75,8 @@ impl ParseError {
             Self::TruncatedTransport => "truncated_transport",
             Self::BadTransportHeader => "bad_transport_header",
             Self::SourceRouting => "source_routing",
+            Self::TinyFragment => "tiny_fragment",
+            Self::MalformedFragment => "malformed_fragment",
         }
     }
 
@@ -86,6 +96,8 @@ impl ParseError {
             Self::TruncatedTransport => "the packet ends inside its transport header",
             Self::BadTransportHeader => "a length in the transport header is impossible",
             Self::SourceRouting => "the packet asks for source routing",
+            Self::TinyFragment => "a fragment cuts through the transport header or would overwrite it",
+            Self::MalformedFragment => "a fragment has an impossible place in its packet",
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Changes in place: hop limit, addresses and ports, the packet quoted in an ICMP error. Super-packets stay whole.
+//! Changes in place: hop limit, identification, addresses and ports, the packet quoted in an ICMP error. Super-packets stay whole.
 //!
 //! Checksums are kept by the change alone (RFC 1624): one that came wrong goes out wrong, for its receiver to notice.
 //! What was there before is read from the bytes, so several changes of one packet may follow each other with the
@@ -12,6 +12,7 @@
 //! | partial: the field holds the sum of the pseudo header | sum updated, not complemented | untouched |
 //! | UDP without a checksum | untouched | untouched |
 //! | SCTP (CRC32c, no pseudo header) | untouched | updated |
+//! | SCTP in a first fragment: what the CRC covers is not all here | untouched | neither is changed |
 //! | none, or in a later fragment | - | - |
 
 use std::net::IpAddr;
@@ -20,7 +21,7 @@ use super::checksum::{self, Delta};
 use super::crc32c;
 use super::field::{bytes_at, put, put_u16, u16_at};
 use super::frame::{Checksum, Frame};
-use super::parse::{Addresses, Parsed, TransportKind, protocol};
+use super::parse::{Addresses, Fragment, Parsed, TransportKind, protocol};
 
 /// Where the checksum is in an IPv4 header.
 const IPV4_CHECKSUM: usize = 10;
@@ -73,6 +74,26 @@ fn decrement(bytes: &mut [u8], parsed: &Parsed) -> Option<bool> {
     Some(true)
 }
 
+/// Gives an IPv4 packet another identification, as who sends packets of several hosts from one address owes their
+/// receivers (RFC 6864 section 5.3); the header checksum stays right. All fragments of a packet get the same one. Does
+/// nothing in IPv6.
+#[inline]
+pub fn set_identification(frame: &mut Frame, parsed: &Parsed, id: u16) {
+    if parsed.is_v4() {
+        put_identification(frame.bytes_mut(), parsed, id);
+    }
+}
+
+#[inline]
+fn put_identification(bytes: &mut [u8], parsed: &Parsed, id: u16) -> Option<()> {
+    let header = bytes.get_mut(usize::from(parsed.network)..)?.first_chunk_mut::<20>()?;
+    let mut delta = Delta::default();
+    delta.change(u16_at(header, 4)?, id);
+    put_u16(header, 4, id)?;
+    let checksum = delta.checksum(u16_at(header, IPV4_CHECKSUM)?);
+    put_u16(header, IPV4_CHECKSUM, checksum)
+}
+
 /// Gives a packet other addresses and ports, with all its checksums right in the state they were in. Does nothing where
 /// the families differ.
 #[inline]
@@ -120,7 +141,7 @@ pub fn translate_embedded(
 /// Whether this packet's own transport checksum is partial. The offload state may also speak of a packet inside a
 /// tunnel; then the outer checksum is complete and stays so.
 #[inline]
-fn is_partial(frame: &Frame, parsed: &Parsed) -> bool {
+pub(super) fn is_partial(frame: &Frame, parsed: &Parsed) -> bool {
     match frame.offload.checksum {
         Checksum::Partial { start, offset } => {
             start == parsed.transport
@@ -132,9 +153,9 @@ fn is_partial(frame: &Frame, parsed: &Parsed) -> bool {
 
 /// What changed so far in a packet.
 #[derive(Default)]
-struct Changed {
+pub(super) struct Changed {
     /// Addresses, as a pseudo header sees them.
-    addresses: Delta,
+    pub(super) addresses: Delta,
     /// The transport header and what it carries, without the transport checksum.
     transport: Delta,
     /// Every word of the packet: what a checksum around the whole packet sees.
@@ -178,7 +199,7 @@ fn set_addresses(bytes: &mut [u8], parsed: &Parsed, to: (IpAddr, IpAddr), change
 /// Writes the ports, if there are any to write, and the transport checksum. What is not in the bytes is left out: a
 /// quote may end anywhere.
 #[inline]
-fn set_transport(
+pub(super) fn set_transport(
     bytes: &mut [u8],
     parsed: &Parsed,
     ports: Option<(u16, u16)>,
@@ -221,7 +242,7 @@ fn set_ports(
     match parsed.kind {
         TransportKind::Tcp { .. } | TransportKind::Udp => {}
         TransportKind::Other if matches!(parsed.protocol, protocol::UDP_LITE | protocol::DCCP) => {}
-        TransportKind::Other if parsed.protocol == protocol::SCTP => {
+        TransportKind::Other if parsed.protocol == protocol::SCTP && parsed.fragment == Fragment::None => {
             return set_sctp_ports(bytes, parsed, (source, destination), changed);
         }
         TransportKind::IcmpEcho { reply } => {

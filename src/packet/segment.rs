@@ -39,7 +39,7 @@ fn segment_size(frame: &Frame, parsed: &Parsed) -> Option<usize> {
 
 /// Cuts a super-packet into its segments, each with complete checksums and no offload state, and hands them out one by
 /// one in `scratch`, in order; nothing is allocated. A frame that is no super-packet is handed out once, as a copy with
-/// its checksum finished. Returns how many were handed out.
+/// its checksum finished; that of a fragment, which covers bytes that are not here, stays as it is. Returns how many were handed out.
 ///
 /// As the kernel does: the IPv4 identification counts up, the TCP sequence number advances, FIN and PSH are on the last
 /// segment only, CWR on the first only (RFC 3168 section 6.1.2). UDP without a checksum stays without.
@@ -53,7 +53,9 @@ pub fn segment(frame: &Frame, parsed: &Parsed, scratch: &mut Frame, mut emit: im
     let Some((size, headers, payload)) = pieces else {
         scratch.copy_from(frame);
         scratch.offload.segmentation = None;
-        checksum::finish(scratch);
+        if parsed.fragment == Fragment::None {
+            checksum::finish(scratch);
+        }
         emit(scratch);
         return 1;
     };

@@ -6,7 +6,6 @@ use std::net::IpAddr;
 use super::core::Core;
 use super::egress::Egress;
 use super::flow::{Family, FlowState};
-use crate::packet::frame::Frame;
 use crate::packet::icmp::{self, IcmpError};
 use crate::packet::parse::Parsed;
 use crate::packet::tcp::{self, Reset};
@@ -20,19 +19,23 @@ pub(super) fn icmp_error(
     core: &mut Core,
     error: IcmpError,
     via: (PortId, PortId),
-    frame: &Frame,
+    packet: &[u8],
     parsed: &Parsed,
     now: u64,
     egress: &mut impl Egress,
 ) -> bool {
+    if !core.may_send_error(now) {
+        return false;
+    }
     let router = |port: PortId| {
         let port = core.snapshot.port(port)?;
         if parsed.is_v4() { port.router_v4.map(IpAddr::V4) } else { port.router_v6.map(IpAddr::V6) }
     };
     let Some(from) = router(via.0).or_else(|| router(via.1)) else { return false };
-    if !icmp::build_error(error, frame.bytes(), parsed, from, &mut core.scratch) || !core.may_send_error(now) {
+    if !icmp::build_error(error, packet, parsed, from, &mut core.scratch) {
         return false;
     }
+    core.pay_error(now);
     let sent = egress.send(now, via.0, &mut core.scratch).is_ok();
     if sent {
         core.counters.generated.add(1);

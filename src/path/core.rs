@@ -6,70 +6,111 @@ use std::sync::Arc;
 use super::counters::Counters;
 use super::egress::{Egress, SendFailure};
 use super::flow::{Family, FlowState};
+use super::redecide::Foreseen;
+use super::shared::Shared;
+use super::unsolicited::Unsolicited;
 use crate::packet::fragment;
 use crate::packet::frame::Frame;
 use crate::packet::parse::{self, Parsed};
 use crate::packet::segment;
-use crate::snapshot::{PortId, Snapshot};
-use crate::table::directory::Directory;
+use crate::snapshot::{EndpointSource, PortId, Snapshot};
 use crate::table::flow::{FlowId, FlowTable};
-use crate::table::port_pool::PortRange;
 
 /// ICMP errors that a worker sends in a second, and at once: RFC 4443 section 2.4 (f) asks for a limit; Linux allows
 /// its hosts as many by default.
 const ERRORS_PER_SECOND: u64 = 1_000;
 const ERRORS_AT_ONCE: u64 = 100;
+/// What each costs, in microseconds.
+const ERROR_COST: u64 = 1_000_000 / ERRORS_PER_SECOND;
 
 /// What a forwarder is made with.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Most flows of each address family.
+    /// Most flows of each address family that this worker's tables can ever take; the snapshot's limits may be lower.
     pub flow_limit: usize,
-    /// Seed of the flow tables' hash and of port selection; the same for all workers that share a directory.
+    /// Seed of the flow tables' hash and of port selection; the same for all workers of a node.
     pub seed: u64,
     /// This worker's number.
     pub worker: u16,
-    /// Ports that translations of this worker use.
-    pub port_range: PortRange,
-    /// Who owns which flow, where there are several workers.
-    pub directory: Option<Arc<Directory>>,
+    /// What the workers share.
+    pub shared: Arc<Shared>,
 }
 
 /// Everything but the flow tables.
 pub(super) struct Core {
     pub(super) snapshot: Arc<Snapshot>,
+    /// Whether the snapshot has endpoints that translate between the families.
+    pub(super) crosses: bool,
     pub(super) counters: Arc<Counters>,
     /// Where answers are built.
     pub(super) scratch: Frame,
     /// Where fragments are built.
-    pieces: Frame,
+    pub(super) pieces: Frame,
     /// When the last ICMP error that may be sent now is paid for, in microseconds: a token bucket as one number.
     errors_paid: u64,
     pub(super) random: fastrand::Rng,
+    /// The next IPv4 identification of translated packets.
+    identification: u16,
+    /// What the last change did to flows.
+    pub(super) changed: Foreseen,
+    /// SYNs from outside that nobody asked for.
+    pub(super) unsolicited: Unsolicited,
     pub(super) settings: Settings,
 }
 
 impl Core {
     pub(super) fn new(snapshot: Arc<Snapshot>, counters: Arc<Counters>, settings: Settings) -> Self {
-        let random = fastrand::Rng::with_seed(settings.seed ^ (u64::from(settings.worker) + 1).rotate_right(16));
-        Self { snapshot, counters, scratch: Frame::new(), pieces: Frame::new(), errors_paid: 0, random, settings }
+        let mut random = fastrand::Rng::with_seed(settings.seed ^ (u64::from(settings.worker) + 1).rotate_right(16));
+        Self {
+            crosses: crosses(&snapshot),
+            snapshot,
+            counters,
+            scratch: Frame::new(),
+            pieces: Frame::new(),
+            errors_paid: 0,
+            identification: random.u16(..),
+            random,
+            changed: Foreseen::with_room(),
+            unsolicited: Unsolicited::new(),
+            settings,
+        }
     }
 
-    /// Whether an ICMP error may be sent now; then it counts.
-    pub(super) fn may_send_error(&mut self, now: u64) -> bool {
-        const COST: u64 = 1_000_000 / ERRORS_PER_SECOND;
+    /// Takes a new snapshot.
+    pub(super) fn adopt(&mut self, snapshot: Arc<Snapshot>) {
+        // Flows between the families may be left from the snapshot before.
+        self.crosses |= crosses(&snapshot);
+        self.snapshot = snapshot;
+        self.changed.clear();
+    }
+
+    /// An IPv4 identification for a translated packet: unlike those of other packets of the same public address, of which
+    /// several inside hosts may send with the same one (RFC 6864 section 4.3).
+    pub(super) fn next_identification(&mut self) -> u16 {
+        self.identifications(1)
+    }
+
+    /// The first of as many identifications, one after the other, for the segments of a super-packet.
+    pub(super) fn identifications(&mut self, count: usize) -> u16 {
+        let first = self.identification;
+        self.identification = first.wrapping_add(count as u16);
+        first
+    }
+
+    /// Whether an ICMP error may be sent now.
+    pub(super) fn may_send_error(&self, now: u64) -> bool {
         let now = now.saturating_mul(1_000);
-        let paid = self.errors_paid.max(now) + COST;
-        let allowed = paid <= now + COST * ERRORS_AT_ONCE;
-        if allowed {
-            self.errors_paid = paid;
-        }
-        allowed
+        self.errors_paid.max(now) + ERROR_COST <= now + ERROR_COST * ERRORS_AT_ONCE
+    }
+
+    /// Counts an ICMP error that is sent.
+    pub(super) fn pay_error(&mut self, now: u64) {
+        self.errors_paid = self.errors_paid.max(now.saturating_mul(1_000)) + ERROR_COST;
     }
 
     /// The other worker that owns a key, if one does.
     pub(super) fn owner(&self, hash: u64) -> Option<u16> {
-        let owner = self.settings.directory.as_ref()?.owner(hash)?;
+        let owner = self.settings.shared.directory.as_ref()?.owner(hash)?;
         (owner != self.settings.worker).then_some(owner)
     }
 
@@ -77,10 +118,9 @@ impl Core {
     pub(super) fn end<A: Family>(&self, flows: &mut FlowTable<A, FlowState>, id: FlowId) {
         let Some(removed) = flows.remove(id) else { return };
         self.counters.flows.set(self.counters.flows.get().saturating_sub(1));
-        if let Some(directory) = &self.settings.directory {
-            directory.release(flows.hash(&removed.forward), self.settings.worker);
-            directory.release(flows.hash(&removed.reverse), self.settings.worker);
-        }
+        let (forward, reverse) = (flows.hash(&removed.forward), flows.hash(&removed.reverse));
+        let shared = &self.settings.shared;
+        shared.release(self.settings.worker, (&removed.forward, forward), (&removed.reverse, reverse), &removed.state);
     }
 
     /// Sends a packet, in fragments where it is larger than the port's MTU and allowed to be fragmented.
@@ -135,4 +175,9 @@ impl Core {
         }
         result
     }
+}
+
+fn crosses(snapshot: &Snapshot) -> bool {
+    let sources = snapshot.ports.iter().flat_map(|port| &port.endpoint_sources);
+    sources.into_iter().any(|source| matches!(source, EndpointSource::Identity6(_)))
 }

@@ -64,8 +64,12 @@ pub struct Counters {
     pub flows_reset: Counter,
     /// Other flows that were moved to another path, or ended because there is none any more.
     pub flows_moved: Counter,
+    /// Flows ended for others because there was no room.
+    pub flows_evicted: Counter,
     /// Flows now.
     pub flows: Counter,
+    /// Fragments that wait for the first of their packet now.
+    pub fragments_held: Counter,
 }
 
 impl Counters {
@@ -89,7 +93,9 @@ impl Counters {
             flows_kept: Counter::default(),
             flows_reset: Counter::default(),
             flows_moved: Counter::default(),
+            flows_evicted: Counter::default(),
             flows: Counter::default(),
+            fragments_held: Counter::default(),
         }
     }
 

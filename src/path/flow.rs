@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::packet::parse::{Parsed, TransportKind};
 use crate::packet::tcp::sequence_span;
-use crate::snapshot::NextHopType;
+use crate::snapshot::{Lifetimes, NextHopType, PoolId, PortId, Snapshot};
 use crate::table::flow::Direction;
 use crate::table::prefix::Address;
 
@@ -22,25 +22,45 @@ pub enum Phase {
     Established,
     /// TCP: one side has finished.
     Closing,
-    /// TCP: both sides have finished, or one has reset.
+    /// TCP: both sides have finished.
     Closed,
     /// TCP, and its path changed: what still comes is answered with a reset.
     Reset,
     /// Its path changed or is gone: the sender of its first packet may begin anew, what still comes from the other side
     /// goes nowhere.
     Moved,
+    /// TCP: one side has reset.
+    Aborted,
+    /// It fell idle, and its translated port rests: only the inside host that had it may go on with it.
+    Resting,
 }
 
+/// Bytes that may be on their way unacknowledged: more than twice what Linux lets a receiver offer by default (6 MiB).
+const LARGEST_WINDOW: u32 = 16 << 20;
+
+/// How long what is left of a moved flow answers, in milliseconds: longer than packets of the old path are on their
+/// way, and than the first retransmissions take.
+const TRACE_LIFETIME: u64 = 60_000;
+
 impl Phase {
-    /// How long a flow of this phase lives without a packet, in milliseconds: RFC 5382 REQ-5 for TCP, RFC 4787 REQ-5
-    /// (at least 120 s) for UDP, RFC 5508 REQ-2 for ICMP queries, RFC 7857 section 2 after a reset.
-    pub const fn lifetime(self) -> u64 {
-        match self {
-            Self::Query => 60_000,
-            Self::Datagram | Self::Opening | Self::Closing | Self::Closed => 240_000,
-            Self::Established => 7_440_000,
-            Self::Reset | Self::Moved => 60_000,
-        }
+    /// Every phase in the order of its number.
+    pub const ALL: [Self; 10] = [
+        Self::Query,
+        Self::Datagram,
+        Self::Opening,
+        Self::Established,
+        Self::Closing,
+        Self::Closed,
+        Self::Reset,
+        Self::Moved,
+        Self::Aborted,
+        Self::Resting,
+    ];
+
+    /// Whether a flow of this phase may be ended early where room is needed: all but connections that both sides have
+    /// confirmed.
+    pub const fn is_transient(self) -> bool {
+        !matches!(self, Self::Established)
     }
 
     /// The name that people see.
@@ -54,12 +74,14 @@ impl Phase {
             Self::Closed => "closed",
             Self::Reset => "reset",
             Self::Moved => "moved",
+            Self::Aborted => "aborted",
+            Self::Resting => "resting",
         }
     }
 }
 
 /// What is known about one direction of a TCP connection.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Half {
     /// The sequence number behind everything that was sent in this direction.
     next_sequence: u32,
@@ -71,27 +93,75 @@ struct Half {
 const SEQUENCE_SEEN: u8 = 0b0000_0001;
 const ACKNOWLEDGMENT_SEEN: u8 = 0b0000_0100;
 const FIN_SEEN: u8 = 0b0001_0000;
+const RST_SEEN: u8 = 0b0100_0000;
+
+/// Milliseconds of a unit of [`FlowState::last_seen`], as a power of two: 64 ms, as the timers' ticks. 32 bits of them
+/// are 8.7 years.
+const SEEN_SHIFT: u32 = 6;
+
+/// [`FlowState::pool`] of a flow that no pool translates.
+const NO_POOL: u16 = u16::MAX;
+
+/// What installing a flow decided, for its state.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Installed {
+    /// Low half of the generation.
+    pub(super) generation: u32,
+    /// Type of the next hop.
+    pub(super) next_hop_type: NextHopType,
+    /// The pool that translates.
+    pub(super) pool: Option<PoolId>,
+    /// The port that the flow counts for.
+    pub(super) owner: PortId,
+    /// Addresses or ports differ between the two sides.
+    pub(super) translated: bool,
+    /// The source has an endpoint-independent mapping.
+    pub(super) maps_source: bool,
+    /// The destination has one.
+    pub(super) maps_destination: bool,
+    /// The first packet came from the internet.
+    pub(super) from_internet: bool,
+}
+
+/// Types of next hops by the numbers that saved flows give them: new ones come at the end.
+const NEXT_HOP_TYPES: [NextHopType; 7] = [
+    NextHopType::None,
+    NextHopType::VnetLocal,
+    NextHopType::VNetPeering,
+    NextHopType::VirtualNetworkGateway,
+    NextHopType::VirtualNetworkServiceEndpoint,
+    NextHopType::Internet,
+    NextHopType::VirtualAppliance,
+];
 
 /// State of one flow; its two keys are in the flow table.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FlowState {
-    /// When the last packet passed, in milliseconds.
-    pub last_seen: u64,
     /// Packets forwarded in each direction.
     pub packets: [u64; 2],
-    /// Bytes forwarded in each direction.
+    /// Bytes forwarded in each direction, as the packets came.
     pub bytes: [u64; 2],
     halves: [Half; 2],
+    /// When the last packet passed, rounded up, in units of 2^[`SEEN_SHIFT`] milliseconds.
+    last_seen: u32,
     /// Low half of the generation that the flow was last decided under.
     pub generation: u32,
+    pool: u16,
+    /// The port that the flow counts for in the limit of NICs.
+    pub owner: PortId,
     /// Type of the next hop that was chosen.
     pub next_hop_type: NextHopType,
     /// How far the conversation is.
     pub phase: Phase,
     seen: u8,
-    /// Whether addresses or ports differ between the two sides.
-    pub translated: bool,
+    flags: u8,
 }
+
+/// Bits of [`FlowState::flags`].
+const TRANSLATED: u8 = 1;
+const MAPS_SOURCE: u8 = 2;
+const MAPS_DESTINATION: u8 = 4;
+const FROM_INTERNET: u8 = 8;
 
 /// 64 bytes beside keys and index keep an IPv4 flow within 128 bytes.
 const _: () = assert!(size_of::<FlowState>() == 64);
@@ -106,29 +176,201 @@ pub const fn index(direction: Direction) -> usize {
 
 impl FlowState {
     /// State of a flow before its first packet.
-    pub fn new(parsed: &Parsed, generation: u64, next_hop_type: NextHopType, translated: bool, now: u64) -> Self {
-        let phase = match parsed.kind {
+    pub(super) fn new(parsed: &Parsed, installed: &Installed, now: u64) -> Self {
+        let flag = |set: bool, bit: u8| if set { bit } else { 0 };
+        let mut state = Self {
+            pool: installed.pool.map_or(NO_POOL, |pool| pool.0),
+            owner: installed.owner,
+            flags: flag(installed.translated, TRANSLATED)
+                | flag(installed.maps_source, MAPS_SOURCE)
+                | flag(installed.maps_destination, MAPS_DESTINATION)
+                | flag(installed.from_internet, FROM_INTERNET),
+            ..Self::at(Phase::Datagram, installed.next_hop_type, u64::from(installed.generation))
+        };
+        state.begin(parsed, now);
+        state
+    }
+
+    /// State of a conversation that is this far, that no pool translates and no packet of has been counted.
+    pub fn at(phase: Phase, next_hop_type: NextHopType, generation: u64) -> Self {
+        Self {
+            packets: [0; 2],
+            bytes: [0; 2],
+            halves: [Half::default(); 2],
+            last_seen: 0,
+            generation: generation as u32,
+            pool: NO_POOL,
+            owner: PortId(0),
+            next_hop_type,
+            phase,
+            seen: 0,
+            flags: 0,
+        }
+    }
+
+    /// Begins the conversation, anew where there was one.
+    pub(super) fn begin(&mut self, parsed: &Parsed, now: u64) {
+        self.phase = match parsed.kind {
             TransportKind::Tcp { .. } => Phase::Opening,
             TransportKind::IcmpEcho { .. } => Phase::Query,
             _ => Phase::Datagram,
         };
-        Self {
-            last_seen: now,
-            packets: [0; 2],
-            bytes: [0; 2],
-            halves: [Half::default(); 2],
-            generation: generation as u32,
-            next_hop_type,
-            phase,
-            seen: 0,
-            translated,
+        self.seen = 0;
+        self.halves = [Half::default(); 2];
+        self.touch(now);
+    }
+
+    /// A packet passes, or the phase is changed from outside.
+    #[inline]
+    pub(super) fn touch(&mut self, now: u64) {
+        self.last_seen = (now.saturating_add((1 << SEEN_SHIFT) - 1) >> SEEN_SHIFT) as u32;
+    }
+
+    /// When the last packet passed, in milliseconds, rounded up to 64.
+    pub fn last_seen(&self) -> u64 {
+        u64::from(self.last_seen) << SEEN_SHIFT
+    }
+
+    /// The pool that translates the flow.
+    pub fn pool(&self) -> Option<PoolId> {
+        (self.pool != NO_POOL).then_some(PoolId(self.pool))
+    }
+
+    /// The flow is another pool's, or the pool has another number.
+    pub(super) fn set_pool(&mut self, pool: Option<PoolId>) {
+        self.pool = pool.map_or(NO_POOL, |pool| pool.0);
+    }
+
+    /// What a restored flow is of now.
+    pub(super) fn set_place(&mut self, pool: Option<PoolId>, owner: PortId, last_seen: u64) {
+        self.set_pool(pool);
+        self.owner = owner;
+        self.touch(last_seen);
+    }
+
+    /// Whether addresses or ports differ between the two sides.
+    #[inline]
+    pub fn translated(&self) -> bool {
+        self.flags & TRANSLATED != 0
+    }
+
+    /// Whether the source has an endpoint-independent mapping.
+    pub fn maps_source(&self) -> bool {
+        self.flags & MAPS_SOURCE != 0
+    }
+
+    /// Whether the destination has one.
+    pub fn maps_destination(&self) -> bool {
+        self.flags & MAPS_DESTINATION != 0
+    }
+
+    /// It holds no mapping any more.
+    pub(super) fn forget_mappings(&mut self) {
+        self.flags &= !(MAPS_SOURCE | MAPS_DESTINATION);
+    }
+
+    /// Whether packets of a direction come from the inside of a translation: from who sent the first packet, unless that
+    /// came from the internet.
+    pub fn is_from_inside(&self, direction: Direction) -> bool {
+        (direction == Direction::Forward) != (self.flags & FROM_INTERNET != 0)
+    }
+
+    /// Whether the conversation goes on: its mapping lets others in, where filtering allows it.
+    pub fn is_live(&self) -> bool {
+        match self.phase {
+            Phase::Query | Phase::Datagram | Phase::Opening | Phase::Established | Phase::Closing => true,
+            Phase::Closed | Phase::Aborted | Phase::Resting | Phase::Reset | Phase::Moved => false,
         }
     }
 
-    /// Follows a packet; true where the phase changed.
+    /// How long the flow lives without a packet in its phase, in milliseconds.
+    pub fn lifetime(&self, snapshot: &Snapshot) -> u64 {
+        let lifetimes = self.lifetimes(snapshot);
+        match self.phase {
+            Phase::Query => lifetimes.query,
+            Phase::Datagram => lifetimes.datagram,
+            Phase::Opening => lifetimes.opening,
+            Phase::Established => lifetimes.established,
+            Phase::Closing => lifetimes.closing,
+            Phase::Closed => lifetimes.closed,
+            Phase::Aborted => lifetimes.aborted,
+            Phase::Reset | Phase::Moved => TRACE_LIFETIME,
+            Phase::Resting if self.seen != 0 && !self.both(ACKNOWLEDGMENT_SEEN) => lifetimes.rest_half_open,
+            Phase::Resting => lifetimes.rest,
+        }
+    }
+
+    fn lifetimes<'s>(&self, snapshot: &'s Snapshot) -> &'s Lifetimes {
+        self.pool().and_then(|pool| snapshot.pool(pool)).map_or(&snapshot.lifetimes, |pool| &pool.lifetimes)
+    }
+
+    /// Whether its port rests when the flow falls idle. After FIN and RST the phase's lifetime is the rest.
+    pub(super) fn rests(&self) -> bool {
+        self.pool != NO_POOL && self.is_live()
+    }
+
+    /// Lets its port rest.
+    pub(super) fn rest(&mut self, now: u64) {
+        self.phase = Phase::Resting;
+        self.touch(now);
+    }
+
+    /// Whether the flow may be ended for another one where there is no room: nothing of value is lost. What nobody has
+    /// answered yet is transient, and what has ended.
+    pub fn is_transient(&self) -> bool {
+        match self.phase {
+            Phase::Established | Phase::Closing => false,
+            Phase::Query | Phase::Datagram => self.packets.contains(&0),
+            Phase::Opening | Phase::Closed | Phase::Aborted | Phase::Resting | Phase::Reset | Phase::Moved => true,
+        }
+    }
+
+    fn both(&self, bit: u8) -> bool {
+        self.seen & (bit << 1 | bit) == (bit << 1 | bit)
+    }
+
+    /// Appends everything but the generation, the time of the last packet, pool and owner, little-endian and field by
+    /// field, to what is saved: those mean nothing to another process.
+    pub(super) fn to_bytes(self, out: &mut Vec<u8>) {
+        for number in self.packets.into_iter().chain(self.bytes) {
+            out.extend(number.to_le_bytes());
+        }
+        for half in self.halves {
+            out.extend(half.next_sequence.to_le_bytes());
+            out.extend(half.acknowledged.to_le_bytes());
+        }
+        let position = NEXT_HOP_TYPES.iter().position(|known| *known == self.next_hop_type).unwrap_or_default();
+        out.extend([position as u8, self.phase as u8, self.seen, self.flags]);
+    }
+
+    /// Takes what [`FlowState::to_bytes`] wrote from the front of what was saved; none where it was not that. The flow
+    /// is of generation 0, which no snapshot has, and was last seen at time 0, without pool and owner.
+    pub(super) fn from_bytes(from: &mut &[u8]) -> Option<Self> {
+        let mut u64s = || take(from).map(u64::from_le_bytes);
+        let packets = [u64s()?, u64s()?];
+        let bytes = [u64s()?, u64s()?];
+        let mut half = || {
+            let next_sequence = take(from).map(u32::from_le_bytes)?;
+            Some(Half { next_sequence, acknowledged: take(from).map(u32::from_le_bytes)? })
+        };
+        let halves = [half()?, half()?];
+        let [next_hop_type, phase, seen, flags] = take(from)?;
+        Some(Self {
+            packets,
+            bytes,
+            halves,
+            seen,
+            flags: Some(flags)
+                .filter(|flags| flags & !(TRANSLATED | MAPS_SOURCE | MAPS_DESTINATION | FROM_INTERNET) == 0)?,
+            ..Self::at(*Phase::ALL.get(usize::from(phase))?, *NEXT_HOP_TYPES.get(usize::from(next_hop_type))?, 0)
+        })
+    }
+
+    /// Follows a packet; true where the phase changed. A reset that its receiver would not accept, and a packet from the
+    /// outside after the end, do not keep the flow alive (RFC 7857 section 2).
     pub fn follow(&mut self, direction: Direction, parsed: &Parsed, now: u64) -> bool {
-        self.last_seen = now;
         let TransportKind::Tcp { flags, sequence, acknowledgment, .. } = parsed.kind else {
+            self.touch(now);
             return false;
         };
         let before = self.phase;
@@ -137,22 +379,40 @@ impl FlowState {
         let known = self.seen & (SEQUENCE_SEEN << side) != 0;
         if flags & Parsed::RST != 0 {
             // Anyone can send a reset; only one that the receiver accepts ends the connection.
-            if self.accepts_reset(direction, sequence, flags, acknowledgment) {
-                self.phase = Phase::Closed;
+            if before != Phase::Aborted && self.accepts_reset(direction, sequence, flags, acknowledgment) {
+                self.phase = Phase::Aborted;
+                self.seen |= RST_SEEN << side;
+                self.touch(now);
             }
             return self.phase != before;
         }
         if flags & Parsed::SYN != 0
             && flags & Parsed::ACK == 0
             && known
+            && !matches!(before, Phase::Established | Phase::Closing)
             && self.halves.get(side).is_some_and(|half| half.next_sequence != end)
         {
-            // Not the first SYN again: the ports are used for another connection.
+            // Not the first SYN again: the ports are used for another connection. While one is open its end answers such a
+            // SYN with an acknowledgment, and the sender resets it if it is gone (RFC 5961 section 4).
             self.phase = Phase::Opening;
             self.seen = 0;
         }
+        if self.phase == Phase::Aborted {
+            // Who goes on sending did not send the reset: it was forged (RFC 7857 section 2.2). What the other side sends
+            // was on its way.
+            if self.seen & (RST_SEEN << side) == 0 {
+                return self.phase != before;
+            }
+            self.phase = if self.both(ACKNOWLEDGMENT_SEEN) { Phase::Established } else { Phase::Opening };
+            self.seen &= !(RST_SEEN | RST_SEEN << 1);
+        }
+        // What the outside sends after the end keeps no port from resting.
+        if self.phase != Phase::Closed || self.is_from_inside(direction) {
+            self.touch(now);
+        }
+        let plausible = self.is_plausible(direction, end);
         if let Some(half) = self.halves.get_mut(side) {
-            if self.seen & (SEQUENCE_SEEN << side) == 0 || after(end, half.next_sequence) {
+            if self.seen & (SEQUENCE_SEEN << side) == 0 || plausible && after(end, half.next_sequence) {
                 half.next_sequence = end;
             }
             if flags & Parsed::ACK != 0
@@ -168,14 +428,22 @@ impl FlowState {
         if flags & Parsed::FIN != 0 {
             self.seen |= FIN_SEEN << side;
         }
-        let both = |bit: u8| self.seen & (bit << 1 | bit) == (bit << 1 | bit);
         self.phase = match self.phase {
-            Phase::Opening | Phase::Established | Phase::Closing if both(FIN_SEEN) => Phase::Closed,
+            Phase::Opening | Phase::Established | Phase::Closing if self.both(FIN_SEEN) => Phase::Closed,
             Phase::Opening | Phase::Established if self.seen & (FIN_SEEN | FIN_SEEN << 1) != 0 => Phase::Closing,
-            Phase::Opening if both(ACKNOWLEDGMENT_SEEN) => Phase::Established,
+            Phase::Opening if self.both(ACKNOWLEDGMENT_SEEN) => Phase::Established,
             other => other,
         };
         self.phase != before
+    }
+
+    /// Whether a sequence number can follow what the other side has acknowledged: one that is further ahead than any
+    /// window would let it be is forged, and must not move what resets are held against.
+    fn is_plausible(&self, direction: Direction, end: u32) -> bool {
+        let other = index(direction.opposite());
+        let acknowledged = self.halves.get(other).map(|half| half.acknowledged);
+        self.seen & (ACKNOWLEDGMENT_SEEN << other) == 0
+            || acknowledged.is_none_or(|acknowledged| end.wrapping_sub(acknowledged) < LARGEST_WINDOW)
     }
 
     /// Whether the receiver of a reset accepts it: its sequence number is what the receiver acknowledged last, or follows
@@ -217,6 +485,13 @@ impl FlowState {
     }
 }
 
+/// Takes bytes from the front.
+pub(super) fn take<const N: usize>(from: &mut &[u8]) -> Option<[u8; N]> {
+    let (first, rest) = from.split_first_chunk()?;
+    *from = rest;
+    Some(*first)
+}
+
 /// What a reset to one end may carry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResetNumbers {
@@ -254,15 +529,17 @@ impl Family for u32 {
     }
 }
 
+/// An IPv4 address is kept as its IPv4-mapped form (RFC 4291 section 2.5.5.2), for flows between the families. No packet
+/// carries such an address.
 impl Family for u128 {
     fn to_ip(self) -> IpAddr {
-        IpAddr::V6(Ipv6Addr::from_bits(self))
+        Ipv6Addr::from_bits(self).to_canonical()
     }
 
     fn from_ip(address: IpAddr) -> Option<Self> {
-        match address {
-            IpAddr::V4(_) => None,
-            IpAddr::V6(v6) => Some(v6.to_bits()),
-        }
+        Some(match address {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
+            IpAddr::V6(v6) => v6.to_bits(),
+        })
     }
 }

@@ -1,6 +1,5 @@
 //! The path of one worker: its flow tables, and every packet through them to its verdict.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::core::Core;
@@ -8,31 +7,39 @@ pub use super::core::Settings;
 use super::counters::Counters;
 use super::egress::Egress;
 use super::flow::{Family, FlowState};
-use super::redecide;
+use super::fragments::Fragments;
+use super::redecide::{self, Foreseen, Sides};
+use super::unsolicited::answer_due;
 use super::verdict::{DropReason, Verdict};
-use super::way::way;
+use super::way::{Packet, Tables, way};
 use crate::packet::frame::Frame;
-use crate::packet::parse;
+use crate::packet::parse::{self, Fragment};
 use crate::snapshot::{PortId, Snapshot};
-use crate::table::flow::{FlowKey, FlowTable};
+use crate::table::flow::{Direction, FlowId, FlowKey, FlowTable};
 
 /// The path of one worker.
 pub struct Forwarder {
-    core: Core,
-    flows_v4: FlowTable<u32, FlowState>,
-    flows_v6: FlowTable<u128, FlowState>,
+    pub(super) core: Core,
+    pub(super) tables: Tables,
+    fragments: Fragments,
     /// How far each table has been looked through after the last change.
-    sweep: Option<(u32, u32)>,
+    pub(super) sweep: Option<(u32, u32)>,
+    /// Flows whose ports begin to rest, while timers are looked at; kept for its memory.
+    resting: Vec<FlowId>,
 }
 
 impl Forwarder {
     /// Makes the path of one worker.
     pub fn new(snapshot: Arc<Snapshot>, counters: Arc<Counters>, settings: Settings) -> Self {
         Self {
-            flows_v4: FlowTable::new(settings.flow_limit, settings.seed),
-            flows_v6: FlowTable::new(settings.flow_limit, settings.seed.rotate_left(32)),
+            tables: Tables {
+                v4: FlowTable::new(settings.flow_limit, settings.seed),
+                v6: FlowTable::new(settings.flow_limit, settings.seed.rotate_left(32)),
+            },
+            fragments: Fragments::new(),
             core: Core::new(snapshot, counters, settings),
             sweep: None,
+            resting: Vec::new(),
         }
     }
 
@@ -49,7 +56,7 @@ impl Forwarder {
     /// Takes a new snapshot: from now on every packet is forwarded under it. [`Forwarder::sweep`] then decides the
     /// flows again that no packet meets.
     pub fn adopt(&mut self, snapshot: Arc<Snapshot>) {
-        self.core.snapshot = snapshot;
+        self.core.adopt(snapshot);
         self.sweep = Some((0, 0));
     }
 
@@ -70,6 +77,20 @@ impl Forwarder {
         self.process(now, ingress, frame, egress, false)
     }
 
+    /// A fragment that waited for the first of its packet, which has come: the port that it entered through. It goes on
+    /// by [`Forwarder::resume`]. To be asked after every packet until there is none.
+    pub fn released(&mut self, frame: &mut Frame) -> Option<PortId> {
+        let ingress = self.fragments.released(frame)?;
+        self.core.counters.fragments_held.set(self.fragments.held() as u64);
+        Some(ingress)
+    }
+
+    /// Takes a released fragment to its end and counts it.
+    pub fn resume(&mut self, now: u64, ingress: PortId, frame: &mut Frame, egress: &mut impl Egress) -> Verdict {
+        self.process(now, ingress, frame, egress, true)
+    }
+
+    #[inline]
     fn process(
         &mut self,
         now: u64,
@@ -80,16 +101,24 @@ impl Forwarder {
     ) -> Verdict {
         let length = frame.len();
         let verdict = match parse::parse(frame.bytes()) {
-            Ok(parsed) => {
+            Ok(mut parsed) => {
                 frame.set_len(parsed.total as usize);
-                if parsed.is_v4() {
-                    way(&mut self.core, &mut self.flows_v4, now, ingress, frame, &parsed, egress, may_hand_over)
+                let whole = parsed.fragment == Fragment::None;
+                let mut packet =
+                    Packet { now, ingress, frame, parsed: &mut parsed, may_hand_over, identification: None };
+                if whole {
+                    way(&mut self.core, &mut self.tables, &mut packet, egress)
                 } else {
-                    way(&mut self.core, &mut self.flows_v6, now, ingress, frame, &parsed, egress, may_hand_over)
+                    self.fragments.way(&mut self.core, &mut self.tables, &mut packet, egress)
                 }
             }
             Err(error) => Verdict::Dropped(error.into()),
         };
+        self.count(verdict, length);
+        verdict
+    }
+
+    fn count(&self, verdict: Verdict, length: usize) {
         let counters = &self.core.counters;
         match verdict {
             Verdict::Forwarded(_) => {
@@ -100,8 +129,8 @@ impl Forwarder {
             Verdict::Dropped(reason) => counters.count_drop(reason),
             // Counted by the worker once it is in the other's ring.
             Verdict::HandOver(_) => {}
+            Verdict::Held => counters.fragments_held.set(self.fragments.held() as u64),
         }
-        verdict
     }
 
     /// Counts a packet that was to be handed over: it is in the other worker's ring, or ends here.
@@ -113,26 +142,32 @@ impl Forwarder {
         }
     }
 
-    /// Ends flows whose time is over, at most `budget` of each family.
-    pub fn expire(&mut self, now: u64, budget: usize) {
-        expire(&mut self.core, &mut self.flows_v4, now, budget);
-        expire(&mut self.core, &mut self.flows_v6, now, budget);
+    /// Ends flows whose time is over, at most `budget` of each family, and what else waits for its time: ports that rest,
+    /// fragments, answers to strangers.
+    pub fn expire(&mut self, now: u64, budget: usize, egress: &mut impl Egress) {
+        expire(&mut self.core, &mut self.tables.v4, &mut self.resting, now, budget);
+        expire(&mut self.core, &mut self.tables.v6, &mut self.resting, now, budget);
+        self.fragments.expire(&self.core, now, budget);
+        answer_due(&mut self.core, &self.tables.v4, &self.tables.v6, now, budget, egress);
     }
 
     /// When [`Forwarder::expire`] may have work, in milliseconds of the caller's clock.
     pub fn next_expiry(&self) -> Option<u64> {
-        match (self.flows_v4.next_deadline(), self.flows_v6.next_deadline()) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        let times = [
+            self.tables.v4.next_deadline(),
+            self.tables.v6.next_deadline(),
+            self.fragments.next_deadline(),
+            self.core.unsolicited.next_due(),
+        ];
+        times.into_iter().flatten().min()
     }
 
     /// After a change: decides flows again that no packet has met since, at most `budget` of each family. True when
     /// all are done.
     pub fn sweep(&mut self, now: u64, budget: usize, egress: &mut impl Egress) -> bool {
         let Some((v4, v6)) = self.sweep else { return true };
-        let v4 = redecide::sweep(&mut self.core, &mut self.flows_v4, v4, now, budget, egress);
-        let v6 = redecide::sweep(&mut self.core, &mut self.flows_v6, v6, now, budget, egress);
+        let v4 = redecide::sweep(&mut self.core, &mut self.tables.v4, v4, now, budget, egress);
+        let v6 = redecide::sweep(&mut self.core, &mut self.tables.v6, v6, now, budget, egress);
         self.sweep = match (v4, v6) {
             (None, None) => None,
             (v4, v6) => Some((v4.unwrap_or(u32::MAX), v6.unwrap_or(u32::MAX))),
@@ -140,10 +175,32 @@ impl Forwarder {
         self.sweep.is_none()
     }
 
+    /// Finds out what would become of flows under a snapshot, from a place on (at first 0, 0), at most `budget` of each
+    /// family; adds it up in `foreseen`. Gives the place to go on from, none when all have been looked at.
+    pub fn foresee(
+        &self,
+        snapshot: &Snapshot,
+        (v4, v6): (u32, u32),
+        budget: usize,
+        foreseen: &mut Foreseen,
+    ) -> Option<(u32, u32)> {
+        let v4 = redecide::foresee(&self.tables.v4, snapshot, v4, budget, foreseen);
+        let v6 = redecide::foresee(&self.tables.v6, snapshot, v6, budget, foreseen);
+        match (v4, v6) {
+            (None, None) => None,
+            (v4, v6) => Some((v4.unwrap_or(u32::MAX), v6.unwrap_or(u32::MAX))),
+        }
+    }
+
+    /// What the last change did to flows: complete once [`Forwarder::sweep`] is done.
+    pub fn last_change(&self) -> &Foreseen {
+        &self.core.changed
+    }
+
     /// Visits the flows of both families, up to a number.
     pub fn visit_flows(&self, limit: usize, mut visit: impl FnMut(FlowSummary)) {
-        let v4 = self.flows_v4.iter().map(|(_, forward, reverse, state)| summary(forward, reverse, state));
-        let v6 = self.flows_v6.iter().map(|(_, forward, reverse, state)| summary(forward, reverse, state));
+        let v4 = self.tables.v4.iter().map(|(_, forward, reverse, state)| summary(forward, reverse, state));
+        let v6 = self.tables.v6.iter().map(|(_, forward, reverse, state)| summary(forward, reverse, state));
         for flow in v4.chain(v6).take(limit) {
             visit(flow);
         }
@@ -151,53 +208,62 @@ impl Forwarder {
 
     /// How many flows there are.
     pub fn flow_count(&self) -> usize {
-        self.flows_v4.len() + self.flows_v6.len()
+        self.tables.v4.len() + self.tables.v6.len()
     }
 }
 
-/// A flow for people: both sides as the packets carry them.
+/// A flow: both sides as its packets carry them, and its state.
 #[derive(Debug, Clone, Copy)]
 pub struct FlowSummary {
-    /// IP protocol number.
-    pub protocol: u8,
-    /// Where the first packet entered, and its addresses and ports there.
-    pub ingress: PortId,
-    /// Source as it entered.
-    pub source: (IpAddr, u16),
-    /// Destination as it entered.
-    pub destination: (IpAddr, u16),
-    /// Where it left.
-    pub egress: PortId,
-    /// The source that the next network sees.
-    pub presented: (IpAddr, u16),
+    /// Both sides.
+    pub sides: Sides,
     /// Its state.
     pub state: FlowState,
 }
 
 fn summary<A: Family>(forward: &FlowKey<A>, reverse: &FlowKey<A>, state: &FlowState) -> FlowSummary {
-    FlowSummary {
-        protocol: forward.protocol,
-        ingress: PortId(forward.port),
-        source: (forward.source.to_ip(), forward.source_port),
-        destination: (forward.destination.to_ip(), forward.destination_port),
-        egress: PortId(reverse.port),
-        presented: (reverse.destination.to_ip(), reverse.destination_port),
-        state: *state,
-    }
+    FlowSummary { sides: redecide::sides(forward, reverse), state: *state }
 }
 
-fn expire<A: Family>(core: &mut Core, flows: &mut FlowTable<A, FlowState>, now: u64, budget: usize) {
-    let (directory, worker) = (core.settings.directory.as_deref(), core.settings.worker);
-    let verdict = |_, state: &FlowState| {
-        let deadline = state.last_seen + state.phase.lifetime();
-        (deadline > now).then_some(deadline)
+fn expire<A: Family>(
+    core: &mut Core,
+    flows: &mut FlowTable<A, FlowState>,
+    resting: &mut Vec<FlowId>,
+    now: u64,
+    budget: usize,
+) {
+    let (shared, worker, snapshot) = (&core.settings.shared, core.settings.worker, &core.snapshot);
+    let verdict = |id, state: &FlowState| {
+        if state.generation != snapshot.generation as u32 {
+            // Its pool's lifetimes may be others now: it is decided again first.
+            return Some(now + 1);
+        }
+        let deadline = state.last_seen() + state.lifetime(snapshot);
+        if deadline > now {
+            return Some(deadline);
+        }
+        if !state.rests() {
+            return None;
+        }
+        resting.push(id);
+        Some(now + 1)
     };
     let ended = flows.expire_with(now, budget, verdict, |flows, flow| {
-        if let Some(directory) = directory {
-            directory.release(flows.hash(&flow.forward), worker);
-            directory.release(flows.hash(&flow.reverse), worker);
-        }
+        let (forward, reverse) = (flows.hash(&flow.forward), flows.hash(&flow.reverse));
+        shared.release(worker, (&flow.forward, forward), (&flow.reverse, reverse), &flow.state);
     });
     core.counters.flows_expired.add(ended as u64);
     core.counters.flows.set(core.counters.flows.get().saturating_sub(ended as u64));
+    for id in resting.drain(..) {
+        let (Some(forward), Some(reverse)) =
+            (flows.key(id, Direction::Forward).copied(), flows.key(id, Direction::Reverse).copied())
+        else {
+            continue;
+        };
+        let Some(state) = flows.state_mut(id) else { continue };
+        state.rest(now);
+        core.settings.shared.set_live(&forward, &reverse, state);
+        let deadline = now + state.lifetime(&core.snapshot);
+        flows.set_deadline(id, deadline, true);
+    }
 }

@@ -1,96 +1,408 @@
-//! The last step of a first packet: both directions of its flow are installed, with a translated port where the source
-//! address changes.
+//! The last step of a first packet: both directions of its flow are installed, with translated addresses and ports where
+//! the decision asks for them, if there is room.
+//!
+//! A port of a pool is looked for from a random place on. With address and port-dependent mapping it is free if no flow's
+//! replies would look the same; with endpoint-independent mapping it belongs to one inside socket. Which of a pool's
+//! addresses a host gets depends on the host alone, until that address has no port left for it.
 
 use super::core::Core;
-use super::flow::{Family, FlowState};
+use super::flow::{Family, FlowState, Installed};
 use super::order::Decision;
-use super::source::Presented;
+use super::route::Reached;
+use super::shared::{inside_source, mapped_destination, mapped_source, owner_of, widened};
+use super::source::{Presented, paired};
 use super::verdict::{DropReason, Verdict};
-use crate::packet::parse::{Parsed, TransportKind};
+use crate::packet::parse::{Fragment, Parsed, TransportKind, protocol};
+use crate::snapshot::{Filtering, Mapping, Pool, PoolId, PortId, PortKind};
 use crate::table::flow::{FlowId, FlowKey, FlowTable, Refused};
+use crate::table::mapping::Outside;
+use crate::table::quota::Exceeded;
 
-/// Ports that are tried for a translation before the packet is dropped: a range that is nine tenths full fails one
-/// packet in 10^11 (0.9^256), and a full one costs a packet some 10 µs.
+/// Ports of one address that are tried for a translation before the next address is: a range that is nine tenths full
+/// fails one packet in 10^11 (0.9^256), and a full one costs a packet some 10 µs.
 const PORT_ATTEMPTS: u32 = 256;
 
+/// Addresses of a pool that are tried: all that a NAT gateway may have.
+const ADDRESS_ATTEMPTS: usize = 16;
+
+/// Outside sockets that are tried for an endpoint-independent mapping, over all addresses: the search holds up other
+/// workers that make mappings.
+const MAPPING_ATTEMPTS: usize = 512;
+
+/// Why a flow was not made; nothing has been made then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NotMade {
+    /// What becomes of the packet.
+    Verdict(Verdict),
+    /// There is no room for another flow, of this port or of any.
+    NoRoom(PortId, Exceeded),
+}
+
 /// Makes the flow that a decision asks for.
+///
+/// # Errors
+/// What becomes of the packet otherwise; nothing has been made then.
 #[allow(clippy::too_many_arguments, reason = "as for `way`")]
 pub(super) fn install<A: Family>(
     core: &mut Core,
     flows: &mut FlowTable<A, FlowState>,
     forward: FlowKey<A>,
-    forward_hash: u64,
     parsed: &Parsed,
     decision: &Decision,
     now: u64,
     may_hand_over: bool,
-) -> Result<FlowId, Verdict> {
-    let dropped = |reason| Err(Verdict::Dropped(reason));
-    let mut reverse = FlowKey::new(
-        forward.destination,
-        forward.source,
-        forward.destination_port,
-        forward.source_port,
-        decision.egress.0,
-        forward.protocol,
-    );
-    let translated = match decision.presented {
-        Presented::Own => false,
-        Presented::Public(_) if parsed.kind == TransportKind::Fragment => {
-            return dropped(DropReason::FragmentNotTranslatable);
-        }
-        Presented::Public(address) => {
-            let Some(address) = A::from_ip(address) else { return dropped(DropReason::NoOutboundAddress) };
-            reverse.destination = address;
-            if forward.source_port != 0 || forward.destination_port != 0 {
-                let echo = matches!(parsed.kind, TransportKind::IcmpEcho { .. });
-                let random = core.random.u64(..);
-                let is_free = |port| {
-                    let candidate = with_translated_port(reverse, port, echo);
-                    let hash = flows.hash(&candidate);
-                    flows.lookup_hashed(hash, &candidate).is_none() && core.owner(hash).is_none()
-                };
-                let Some(port) = core.settings.port_range.pick(random, PORT_ATTEMPTS, is_free) else {
-                    return dropped(DropReason::NoFreePort);
-                };
-                reverse = with_translated_port(reverse, port, echo);
-            }
-            true
-        }
-    };
-    let reverse_hash = flows.hash(&reverse);
-    if let Some(directory) = &core.settings.directory {
-        let me = core.settings.worker;
-        if let Err(owner) = directory.claim(forward_hash, me) {
-            // Another worker has made the flow in this moment.
-            return if may_hand_over { Err(Verdict::HandOver(owner)) } else { dropped(DropReason::FlowConflict) };
-        }
-        if directory.claim(reverse_hash, me).is_err() {
-            directory.release(forward_hash, me);
-            return dropped(DropReason::FlowConflict);
-        }
-    }
-    let state = FlowState::new(parsed, core.snapshot.generation, decision.next_hop_type, translated, now);
-    let deadline = now + state.phase.lifetime();
-    match flows.insert(forward, reverse, state, deadline) {
+) -> Result<FlowId, NotMade> {
+    let mut making = Making::new(core, flows, forward, parsed, decision);
+    let made = making.make(may_hand_over);
+    let Making { core, flows, reverse, installed, held, .. } = making;
+    let result = made.and_then(|()| {
+        let state = FlowState::new(parsed, &installed, now);
+        let deadline = now + state.lifetime(&core.snapshot);
+        flows.insert(forward, reverse, state, deadline, state.is_transient()).map_err(|refused| {
+            NotMade::Verdict(Verdict::Dropped(match refused {
+                Refused::Full => DropReason::FlowTableFull,
+                Refused::ForwardInUse(_) | Refused::ReverseInUse(_) => DropReason::FlowConflict,
+            }))
+        })
+    });
+    match result {
         Ok(id) => {
             core.counters.flows_created.add(1);
             core.counters.flows.add(1);
             Ok(id)
         }
-        Err(refused) => {
-            if let Some(directory) = &core.settings.directory {
-                let me = core.settings.worker;
-                directory.release(forward_hash, me);
-                if !matches!(refused, Refused::ReverseInUse(_)) {
-                    directory.release(reverse_hash, me);
+        Err(why) => {
+            held.give_back(core, flows, &forward, &reverse, installed.owner);
+            Err(why)
+        }
+    }
+}
+
+/// What has been taken so far for a flow that is being made.
+#[derive(Debug, Clone, Copy, Default)]
+struct HeldSoFar {
+    room: bool,
+    forward: bool,
+    reverse: bool,
+    source: bool,
+    destination: bool,
+}
+
+impl HeldSoFar {
+    fn give_back<A: Family>(
+        self,
+        core: &Core,
+        flows: &FlowTable<A, FlowState>,
+        forward: &FlowKey<A>,
+        reverse: &FlowKey<A>,
+        owner: PortId,
+    ) {
+        let shared = &core.settings.shared;
+        if let Some(directory) = &shared.directory {
+            if self.forward {
+                directory.release(flows.hash(forward), core.settings.worker);
+            }
+            if self.reverse {
+                directory.release(flows.hash(reverse), core.settings.worker);
+            }
+        }
+        if self.source {
+            let (outside, remote) = mapped_source(reverse);
+            shared.mappings.release(&outside, remote, true);
+        }
+        if self.destination {
+            let (outside, remote) = mapped_destination(forward, reverse);
+            shared.mappings.release(&outside, remote, true);
+        }
+        if self.room {
+            shared.quota.give_back(owner.0);
+        }
+    }
+}
+
+/// A flow that is being made.
+struct Making<'a, A> {
+    core: &'a mut Core,
+    flows: &'a mut FlowTable<A, FlowState>,
+    forward: FlowKey<A>,
+    reverse: FlowKey<A>,
+    parsed: &'a Parsed,
+    decision: &'a Decision,
+    installed: Installed,
+    held: HeldSoFar,
+}
+
+fn dropped<T>(reason: DropReason) -> Result<T, NotMade> {
+    Err(NotMade::Verdict(Verdict::Dropped(reason)))
+}
+
+impl<'a, A: Family> Making<'a, A> {
+    fn new(
+        core: &'a mut Core,
+        flows: &'a mut FlowTable<A, FlowState>,
+        forward: FlowKey<A>,
+        parsed: &'a Parsed,
+        decision: &'a Decision,
+    ) -> Self {
+        let reverse = FlowKey::new(
+            forward.destination,
+            forward.source,
+            forward.destination_port,
+            forward.source_port,
+            decision.egress.0,
+            forward.protocol,
+        );
+        let installed = Installed {
+            generation: core.snapshot.generation as u32,
+            next_hop_type: decision.next_hop_type,
+            pool: None,
+            owner: PortId(forward.port),
+            translated: false,
+            maps_source: false,
+            maps_destination: false,
+            from_internet: core.snapshot.port(PortId(forward.port)).is_some_and(|port| port.kind == PortKind::Internet),
+        };
+        Self { core, flows, forward, reverse, parsed, decision, installed, held: HeldSoFar::default() }
+    }
+
+    fn make(&mut self, may_hand_over: bool) -> Result<(), NotMade> {
+        self.claim_forward(may_hand_over)?;
+        let pool = self.reach()?;
+        self.take_room()?;
+        self.present()?;
+        self.map_destination(pool)?;
+        self.installed.translated = self.reverse.source != self.forward.destination
+            || self.reverse.destination != self.forward.source
+            || self.reverse.source_port != self.forward.destination_port
+            || self.reverse.destination_port != self.forward.source_port;
+        if !self.held.reverse {
+            self.claim_reverse()?;
+        }
+        Ok(())
+    }
+
+    fn claim_forward(&mut self, may_hand_over: bool) -> Result<(), NotMade> {
+        let Some(directory) = &self.core.settings.shared.directory else { return Ok(()) };
+        match directory.claim(self.flows.hash(&self.forward), self.core.settings.worker) {
+            Ok(()) => self.held.forward = true,
+            // Another worker has made the flow in this moment.
+            Err(owner) if may_hand_over => return Err(NotMade::Verdict(Verdict::HandOver(owner))),
+            Err(_) => return dropped(DropReason::FlowConflict),
+        }
+        Ok(())
+    }
+
+    fn claim_reverse(&mut self) -> Result<(), NotMade> {
+        if self.flows.lookup(&self.reverse).is_some() {
+            return dropped(DropReason::FlowConflict);
+        }
+        let Some(directory) = &self.core.settings.shared.directory else { return Ok(()) };
+        match directory.claim(self.flows.hash(&self.reverse), self.core.settings.worker) {
+            Ok(()) => self.held.reverse = true,
+            Err(_) => return dropped(DropReason::FlowConflict),
+        }
+        Ok(())
+    }
+
+    /// Whom the destination leads to. Gives the pool whose mapping let the packet in.
+    fn reach(&mut self) -> Result<Option<Outside>, NotMade> {
+        let pool = match self.decision.reached {
+            Reached::Own => return Ok(None),
+            Reached::Instance(private) => {
+                let Some(private) = A::from_ip(private) else { return dropped(DropReason::NoPublicAddress) };
+                self.reverse.source = private;
+                return Ok(None);
+            }
+            Reached::Mapping(pool) => pool,
+        };
+        // An ICMP query from outside has no port to be mapped back by: its identifier is the sender's.
+        if matches!(self.parsed.kind, TransportKind::IcmpEcho { .. }) {
+            return dropped(DropReason::NoMapping);
+        }
+        let outside = Outside {
+            address: widened(self.forward.destination),
+            number: self.forward.destination_port,
+            protocol: self.forward.protocol,
+        };
+        let mappings = &self.core.settings.shared.mappings;
+        let Some(inside) = mappings.admits(&outside) else { return dropped(DropReason::NoMapping) };
+        // Whom address-dependent filtering lets in is known once the source is.
+        let snapshot = &self.core.snapshot;
+        let admitted = snapshot.pool(pool).is_some_and(|pool| pool.filtering != Filtering::AddressAndPortDependent);
+        let (port, private) = (PortId(inside.port), u128::to_ip(inside.address));
+        if !admitted || !snapshot.serves(pool, port, private) {
+            return dropped(DropReason::NoMapping);
+        }
+        if inside.port == self.forward.port {
+            return dropped(DropReason::Loop);
+        }
+        let Some(address) = A::from_ip(private) else { return dropped(DropReason::NoMapping) };
+        self.reverse.source = address;
+        self.reverse.source_port = inside.number;
+        self.reverse.port = inside.port;
+        Ok(Some(outside))
+    }
+
+    /// Room for one more flow of its NIC.
+    fn take_room(&mut self) -> Result<(), NotMade> {
+        let owner = owner_of(&self.core.snapshot, &self.forward, &self.reverse);
+        self.installed.owner = owner;
+        let shared = &self.core.settings.shared;
+        shared.take_room(&self.core.snapshot, owner.0).map_err(|exceeded| NotMade::NoRoom(owner, exceeded))?;
+        self.held.room = true;
+        Ok(())
+    }
+
+    /// Which source the next network sees.
+    fn present(&mut self) -> Result<(), NotMade> {
+        match self.decision.presented {
+            Presented::Own => {}
+            Presented::OneToOne(address) => {
+                let Some(address) = A::from_ip(address) else { return dropped(DropReason::NoSourceAddress) };
+                self.reverse.destination = address;
+            }
+            Presented::Identity6 { source, destination } => {
+                let (Some(source), Some(destination)) = (A::from_ip(source.into()), A::from_ip(destination.into()))
+                else {
+                    return dropped(DropReason::Untranslatable);
+                };
+                self.reverse.destination = source;
+                self.reverse.source = destination;
+                // Each family has a number of its own for ICMP (RFC 7915 section 4.2).
+                if self.forward.protocol == protocol::ICMP {
+                    self.reverse.protocol = protocol::ICMPV6;
                 }
             }
-            dropped(match refused {
-                Refused::Full => DropReason::FlowTableFull,
-                Refused::ForwardInUse(_) | Refused::ReverseInUse(_) => DropReason::FlowConflict,
-            })
+            Presented::Pool(id) => {
+                let snapshot = self.core.snapshot.clone();
+                let Some(pool) = snapshot.pool(id) else { return dropped(DropReason::NoSourceAddress) };
+                self.installed.pool = Some(id);
+                let fragment = self.parsed.fragment != Fragment::None;
+                // The checksum of SCTP covers all fragments: one alone cannot be given another port.
+                if fragment && (pool.tcp_udp_only || self.parsed.protocol == protocol::SCTP) {
+                    return dropped(DropReason::FragmentNotTranslatable);
+                }
+                // An ICMP query has an identifier, though it may be 0.
+                let echo = matches!(self.parsed.kind, TransportKind::IcmpEcho { .. });
+                match pool.mapping {
+                    _ if !echo && self.forward.source_port == 0 && self.forward.destination_port == 0 => {
+                        self.without_port(pool)?;
+                    }
+                    Mapping::AddressAndPortDependent => self.pick_port(pool)?,
+                    Mapping::EndpointIndependent => self.map_source(id, pool)?,
+                }
+            }
         }
+        Ok(())
+    }
+
+    /// A protocol without ports gets an address, and as many flows to one destination as the pool has addresses.
+    fn without_port(&mut self, pool: &Pool) -> Result<(), NotMade> {
+        for step in 0..ADDRESS_ATTEMPTS {
+            let Some(address) = self.pool_address(pool, step) else { break };
+            let mut candidate = self.reverse;
+            candidate.destination = address;
+            if self.try_reverse(candidate) {
+                return Ok(());
+            }
+        }
+        dropped(DropReason::FlowConflict)
+    }
+
+    /// A port that no other flow towards this destination uses.
+    fn pick_port(&mut self, pool: &Pool) -> Result<(), NotMade> {
+        let echo = matches!(self.parsed.kind, TransportKind::IcmpEcho { .. });
+        for step in 0..ADDRESS_ATTEMPTS {
+            let Some(address) = self.pool_address(pool, step) else { break };
+            let random = self.core.random.u64(..);
+            let mut candidate = self.reverse;
+            candidate.destination = address;
+            let picked = pool
+                .ports
+                .pick(random, PORT_ATTEMPTS, |port| self.try_reverse(with_translated_port(candidate, port, echo)));
+            if picked.is_some() {
+                return Ok(());
+            }
+        }
+        dropped(DropReason::NoFreePort)
+    }
+
+    /// The one outside socket of the inside one.
+    fn map_source(&mut self, id: PoolId, pool: &Pool) -> Result<(), NotMade> {
+        let echo = matches!(self.parsed.kind, TransportKind::IcmpEcho { .. });
+        let source = self.forward.source.to_ip();
+        let protocol = self.forward.protocol;
+        let random = &mut self.core.random;
+        let candidates = (0..pool.v4.len().max(pool.v6.len()).min(ADDRESS_ATTEMPTS)).flat_map(|step| {
+            let address = paired(pool, source, step).and_then(u128::from_ip);
+            let (start, count) = (random.u32(..), pool.ports.count());
+            let numbers = (0..count.min(PORT_ATTEMPTS)).filter_map(move |place| {
+                let offset = start.wrapping_add(place).checked_rem(count)?;
+                u16::try_from(u32::from(pool.ports.first) + offset).ok()
+            });
+            numbers.filter_map(move |number| Some(Outside { address: address?, number, protocol }))
+        });
+        let candidates = candidates.take(MAPPING_ATTEMPTS);
+        let (_, remote) = mapped_source(&self.reverse);
+        let inside = inside_source(&self.forward, id);
+        let Some(outside) = self.core.settings.shared.mappings.acquire(&inside, remote, candidates) else {
+            return dropped(DropReason::NoFreePort);
+        };
+        let Some(address) = A::from_ip(u128::to_ip(outside.address)) else {
+            return dropped(DropReason::NoSourceAddress);
+        };
+        self.reverse.destination = address;
+        self.reverse = with_translated_port(self.reverse, outside.number, echo);
+        self.held.source = true;
+        self.installed.maps_source = true;
+        Ok(())
+    }
+
+    /// Keeps the mapping that the packet came in by.
+    fn map_destination(&mut self, outside: Option<Outside>) -> Result<(), NotMade> {
+        let Some(outside) = outside else { return Ok(()) };
+        let (_, remote) = mapped_destination(&self.forward, &self.reverse);
+        let mappings = &self.core.settings.shared.mappings;
+        let known = self.core.snapshot.pool_of(u128::to_ip(outside.address)).and_then(|id| self.core.snapshot.pool(id));
+        let address_dependent = known.is_some_and(|pool| pool.filtering == Filtering::AddressDependent);
+        if address_dependent && !mappings.knows_address(&outside, remote) {
+            return dropped(DropReason::NoMapping);
+        }
+        let Some(inside) = mappings.inside_of(&outside) else { return dropped(DropReason::NoMapping) };
+        if !mappings.acquire_exact(&inside, &outside, remote) {
+            return dropped(DropReason::NoMapping);
+        }
+        self.held.destination = true;
+        self.installed.maps_destination = true;
+        if self.installed.pool.is_none() {
+            self.installed.pool = self.core.snapshot.pool_of(u128::to_ip(outside.address));
+        }
+        Ok(())
+    }
+
+    fn pool_address(&self, pool: &Pool, step: usize) -> Option<A> {
+        let count = match self.forward.source.to_ip() {
+            std::net::IpAddr::V4(_) => pool.v4.len(),
+            std::net::IpAddr::V6(_) => pool.v6.len(),
+        };
+        if step < count { paired(pool, self.forward.source.to_ip(), step).and_then(A::from_ip) } else { None }
+    }
+
+    /// Takes a key for the replies, if no flow of any worker has it.
+    fn try_reverse(&mut self, candidate: FlowKey<A>) -> bool {
+        let hash = self.flows.hash(&candidate);
+        if self.flows.lookup_hashed(hash, &candidate).is_some() {
+            return false;
+        }
+        if let Some(directory) = &self.core.settings.shared.directory {
+            // This worker may own the hash already: by a key that collides, or by the flow's own other direction.
+            if directory.owner(hash).is_some() || directory.claim(hash, self.core.settings.worker).is_err() {
+                return false;
+            }
+            self.held.reverse = true;
+        }
+        self.reverse = candidate;
+        true
     }
 }
 

@@ -8,13 +8,17 @@
 //! ```
 //!
 //! Stages in brackets come with their features; their place is fixed. A packet ends in exactly one [`Verdict`], so
-//! packets received equal packets forwarded plus answered plus dropped, always.
+//! packets received equal packets forwarded plus answered plus dropped, always, but for fragments that are held until
+//! the first of their packet comes.
 //!
 //! [`forwarder::Forwarder`] is the path of one worker. [`explain()`] runs the same stages with an observer that writes
 //! down each decision; in forwarding the observer is [`observer::Silent`] and costs nothing.
 //!
+//! [`nat`] says how addresses are translated, and which requirements of the RFCs that keeps.
+//!
 //! # Invariants
-//! - A hit takes no lock and allocates nothing; it never reads policy.
+//! - A hit takes no lock and allocates nothing, unless an endpoint-independent mapping falls idle or wakes up by it; it
+//!   never reads policy.
 //! - A flow is replayed only under the generation that it was decided under.
 //! - Time is passed in, in milliseconds of the caller's monotonic clock.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
@@ -27,15 +31,21 @@ mod egress;
 pub mod explain;
 pub mod flow;
 pub mod forwarder;
+mod fragments;
 mod icmp_error;
 mod install;
+#[doc = include_str!("nat.md")]
+pub mod nat {}
 pub mod observer;
 pub mod order;
 pub mod origin;
-mod redecide;
+pub mod redecide;
 pub mod route;
+pub mod save;
+pub mod shared;
 pub mod source;
 pub mod subject;
+mod unsolicited;
 pub mod verdict;
 mod way;
 

@@ -2,7 +2,7 @@
 
 use super::observer::Observer;
 use super::origin;
-use super::route;
+use super::route::{self, Reached};
 use super::source::{self, Presented};
 use super::subject::Subject;
 use super::verdict::DropReason;
@@ -11,8 +11,10 @@ use crate::snapshot::{NextHopType, PortId, Snapshot};
 /// What the stages decided about a new flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decision {
-    /// Where it leaves.
+    /// Where it leaves; with [`Reached::Mapping`] where it entered, until the flow is made.
     pub egress: PortId,
+    /// What its destination leads to.
+    pub reached: Reached,
     /// Which source address the next network sees.
     pub presented: Presented,
     /// Type of the next hop.
@@ -27,6 +29,6 @@ pub fn decide(snapshot: &Snapshot, subject: &Subject, observer: &mut impl Observ
     let port = snapshot.port(subject.ingress).ok_or(DropReason::UnknownPort)?;
     origin::check(port, subject, observer)?;
     let chosen = route::choose(snapshot, port, subject, observer)?;
-    let presented = source::choose(snapshot, subject, chosen.source, observer)?;
-    Ok(Decision { egress: chosen.egress, presented, next_hop_type: chosen.next_hop_type })
+    let presented = source::choose(snapshot, port, subject, chosen.source, chosen.egress, observer)?;
+    Ok(Decision { egress: chosen.egress, reached: chosen.reached, presented, next_hop_type: chosen.next_hop_type })
 }

@@ -4,7 +4,7 @@
 //! forwarding receives and sends traffic that is not for its own addresses). What comes in through
 //! the gateway or the internet edge never has a source of a virtual network: it could pass for a VM at a service.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::observer::{Observer, StageRecord};
 use super::subject::Subject;
@@ -38,7 +38,7 @@ fn destination(address: IpAddr) -> Result<(), DropReason> {
         IpAddr::V4(v4) if PLATFORM.contains(&v4) => Err(DropReason::PlatformAddress),
         IpAddr::V4(v4) if v4.is_link_local() || v4.is_unspecified() || v4.is_loopback() => Err(DropReason::LinkLocal),
         IpAddr::V6(v6) if v6.is_multicast() => Err(DropReason::MulticastDestination),
-        IpAddr::V6(v6) if v6.is_unicast_link_local() || v6.is_unspecified() || v6.is_loopback() => {
+        IpAddr::V6(v6) if v6.is_unicast_link_local() || v6.is_unspecified() || v6.is_loopback() || is_mapped(v6) => {
             Err(DropReason::LinkLocal)
         }
         _ => Ok(()),
@@ -49,7 +49,7 @@ fn destination(address: IpAddr) -> Result<(), DropReason> {
 pub fn source(port: &PortEntry, address: IpAddr) -> Result<(), DropReason> {
     let never = match address {
         IpAddr::V4(v4) => v4.is_multicast() || v4.is_broadcast() || v4.is_unspecified() || v4.is_loopback(),
-        IpAddr::V6(v6) => v6.is_multicast() || v6.is_unspecified() || v6.is_loopback(),
+        IpAddr::V6(v6) => v6.is_multicast() || v6.is_unspecified() || v6.is_loopback() || is_mapped(v6),
     };
     let allowed = !never
         && match port.kind {
@@ -61,4 +61,10 @@ pub fn source(port: &PortEntry, address: IpAddr) -> Result<(), DropReason> {
             PortKind::Vacant => false,
         };
     if allowed { Ok(()) } else { Err(DropReason::SpoofedSource) }
+}
+
+/// IPv4-mapped addresses are for the inside of hosts (RFC 4291 section 2.5.5.2, RFC 4942 section 2.2), and for flow keys
+/// here.
+fn is_mapped(address: Ipv6Addr) -> bool {
+    address.to_ipv4_mapped().is_some()
 }

@@ -7,19 +7,21 @@
 //!   begins anew with the next one, and what is still on its way along the old path ends here. Without the trace such
 //!   a packet would begin a flow of its own, and draw the other side's packets back to the old path.
 
+use std::net::IpAddr;
+
 use super::answer;
 use super::core::Core;
 use super::egress::Egress;
 use super::flow::{Family, FlowState, Phase};
+use super::forwarder::FlowSummary;
 use super::observer::Silent;
-use super::order;
+use super::order::{self, Decision};
+use super::route::Reached;
 use super::source::Presented;
 use super::subject::Subject;
-use crate::snapshot::PortId;
+use crate::packet::parse::protocol;
+use crate::snapshot::{NextHopType, PoolId, PortId, Snapshot};
 use crate::table::flow::{Direction, FlowId, FlowKey, FlowTable};
-
-/// `IPPROTO_TCP`
-const TCP: u8 = 6;
 
 /// What became of the flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,51 +58,262 @@ pub(super) fn flow<A: Family>(
         }
         return Outcome::Trace;
     }
-    let decision = order::decide(&core.snapshot, &subject(&forward), &mut Silent);
-    let moved = match decision {
-        Ok(decision) => {
-            let same = decision.egress.0 == reverse.port
-                && match decision.presented {
-                    Presented::Own => !state.translated,
-                    Presented::Public(address) => state.translated && reverse.destination.to_ip() == address,
-                };
-            if same {
-                if let Some(state) = flows.state_mut(id) {
-                    state.generation = generation;
-                    state.next_hop_type = decision.next_hop_type;
-                }
-                core.counters.flows_kept.add(1);
-                return Outcome::Kept;
+    let before = FlowSummary { sides: sides(&forward, &reverse), state };
+    let fate = fate(&core.snapshot, &before.sides, &state);
+    core.changed.count(fate, before);
+    let phase = match fate {
+        Fate::Kept { next_hop_type, pool } => {
+            if let Some(state) = flows.state_mut(id) {
+                state.generation = generation;
+                state.next_hop_type = next_hop_type;
+                state.set_pool(pool);
+                // The timer is set for the lifetime that was in force; a shorter one must not wait for it.
+                let (deadline, transient) = (state.last_seen() + state.lifetime(&core.snapshot), state.is_transient());
+                flows.set_deadline(id, deadline, transient);
             }
-            true
+            core.counters.flows_kept.add(1);
+            return Outcome::Kept;
         }
-        Err(_) => false,
+        Fate::Reset => {
+            let keys = [(Direction::Forward, forward), (Direction::Reverse, reverse)];
+            answer::reset_both(core, &keys, &state, now, egress);
+            core.counters.flows_reset.add(1);
+            Phase::Reset
+        }
+        Fate::Ended => {
+            core.counters.flows_moved.add(1);
+            Phase::Reset
+        }
+        Fate::Moved => {
+            core.counters.flows_moved.add(1);
+            Phase::Moved
+        }
     };
+    // Nobody else comes in by what is left of it.
+    core.settings.shared.unmap(&forward, &reverse, &state);
+    if let Some(state) = flows.state_mut(id) {
+        state.forget_mappings();
+        state.generation = generation;
+        state.phase = phase;
+        state.touch(now);
+        let deadline = now + state.lifetime(&core.snapshot);
+        flows.set_deadline(id, deadline, true);
+    }
+    if fate == Fate::Reset { Outcome::Reset } else { Outcome::Trace }
+}
+
+/// Both sides of a flow as its packets carry them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sides {
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Where the first packet entered.
+    pub ingress: PortId,
+    /// Its source there.
+    pub source: (IpAddr, u16),
+    /// Its destination there.
+    pub destination: (IpAddr, u16),
+    /// Where it left.
+    pub egress: PortId,
+    /// The source that the next network sees.
+    pub presented: (IpAddr, u16),
+    /// The destination that it leads to.
+    pub reached: (IpAddr, u16),
+}
+
+/// Both sides of the flow of two keys.
+pub(super) fn sides<A: Family>(forward: &FlowKey<A>, reverse: &FlowKey<A>) -> Sides {
+    Sides {
+        protocol: forward.protocol,
+        ingress: PortId(forward.port),
+        source: (forward.source.to_ip(), forward.source_port),
+        destination: (forward.destination.to_ip(), forward.destination_port),
+        egress: PortId(reverse.port),
+        presented: (reverse.destination.to_ip(), reverse.destination_port),
+        reached: (reverse.source.to_ip(), reverse.source_port),
+    }
+}
+
+/// What becomes of a flow under a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It lives on.
+    Kept {
+        /// Type of its next hop now.
+        next_hop_type: NextHopType,
+        /// The pool that its source is of, now.
+        pool: Option<PoolId>,
+    },
+    /// It is an open TCP connection, and both ends are reset.
+    Reset,
+    /// It is a TCP connection that was not open; what still comes of it is answered with resets.
+    Ended,
+    /// It is no TCP connection, or has no path any more: its next packet begins anew.
+    Moved,
+}
+
+/// What becomes of a flow under a snapshot: the one answer for forwarding and for asking what a change would do.
+pub fn fate(snapshot: &Snapshot, sides: &Sides, state: &FlowState) -> Fate {
+    let subject = Subject {
+        ingress: sides.ingress,
+        source: sides.source.0,
+        destination: sides.destination.0,
+        protocol: sides.protocol,
+        source_port: sides.source.1,
+        destination_port: sides.destination.1,
+    };
+    let Ok(decision) = order::decide(snapshot, &subject, &mut Silent) else { return Fate::Moved };
+    if let Some(pool) = still_good(snapshot, sides, state, &decision) {
+        return Fate::Kept { next_hop_type: decision.next_hop_type, pool };
+    }
+    if sides.protocol != protocol::TCP {
+        return Fate::Moved;
+    }
     // A SYN that nobody has answered needs no reset: its retransmission begins anew on the new path.
     let connected = match state.phase {
         Phase::Opening => state.answered(),
         phase => matches!(phase, Phase::Established | Phase::Closing),
     };
-    let reset = moved && forward.protocol == TCP && connected;
-    if reset {
-        let keys = [(Direction::Forward, forward), (Direction::Reverse, reverse)];
-        answer::reset_both(core, &keys, &state, now, egress);
-        core.counters.flows_reset.add(1);
-    } else {
-        core.counters.flows_moved.add(1);
-    }
-    let phase = if moved && forward.protocol == TCP { Phase::Reset } else { Phase::Moved };
-    if let Some(state) = flows.state_mut(id) {
-        state.generation = generation;
-        state.phase = phase;
-        state.last_seen = now;
-    }
-    flows.set_deadline(id, now + phase.lifetime());
-    if reset { Outcome::Reset } else { Outcome::Trace }
+    if connected { Fate::Reset } else { Fate::Ended }
 }
 
-/// Decides flows of older generations again, from a slot on, at most `budget` slots that are in use. Gives the slot to
-/// go on from, none when all are done.
+/// What a change does, or would do, to flows. Traces that an earlier change left do not count.
+#[derive(Debug, Clone, Default)]
+pub struct Foreseen {
+    /// TCP connections that are reset.
+    pub reset: u64,
+    /// Other flows that do not go on.
+    pub moved: u64,
+    /// Flows that go on.
+    pub kept: u64,
+    /// Those that are reset or do not go on, up to [`FORESEEN_LISTED`] of each worker.
+    pub cut: Vec<FlowSummary>,
+}
+
+/// Flows that a worker lists of those that a change would cut: enough to see whose they are, few enough to show.
+pub const FORESEEN_LISTED: usize = 100;
+
+impl Foreseen {
+    /// Nothing yet, with room for as many flows as are listed, so that the path need not ask for memory.
+    pub(super) fn with_room() -> Self {
+        Self { cut: Vec::with_capacity(FORESEEN_LISTED), ..Self::default() }
+    }
+
+    /// Begins anew.
+    pub(super) fn clear(&mut self) {
+        (self.reset, self.moved, self.kept) = (0, 0, 0);
+        self.cut.clear();
+    }
+
+    /// Counts a flow, and lists it if it is cut.
+    fn count(&mut self, fate: Fate, flow: FlowSummary) {
+        match fate {
+            Fate::Kept { .. } => self.kept += 1,
+            Fate::Reset => self.reset += 1,
+            Fate::Ended | Fate::Moved => self.moved += 1,
+        }
+        if !matches!(fate, Fate::Kept { .. }) && self.cut.len() < FORESEEN_LISTED {
+            self.cut.push(flow);
+        }
+    }
+
+    /// Adds what another worker foresees.
+    pub fn add(&mut self, other: Self) {
+        self.reset += other.reset;
+        self.moved += other.moved;
+        self.kept += other.kept;
+        self.cut.extend(other.cut);
+    }
+}
+
+/// Places that are looked at for each flow of a budget: a table that was large once has few flows in many places, and to
+/// find that out must not hold packets up.
+const PLACES: usize = 16;
+
+/// Finds out what would become of the flows of a table from a place on, at most `budget` of them. Gives the place to go
+/// on from, none when all have been looked at.
+pub(super) fn foresee<A: Family>(
+    flows: &FlowTable<A, FlowState>,
+    snapshot: &Snapshot,
+    mut place: u32,
+    budget: usize,
+    foreseen: &mut Foreseen,
+) -> Option<u32> {
+    let mut left = budget.max(1);
+    for _ in 0..budget.saturating_mul(PLACES) {
+        if place >= flows.places() {
+            return None;
+        }
+        let id = flows.at(place);
+        place += 1;
+        let Some(id) = id else { continue };
+        if let (Some(forward), Some(reverse), Some(state)) =
+            (flows.key(id, Direction::Forward), flows.key(id, Direction::Reverse), flows.state(id))
+            && !matches!(state.phase, Phase::Reset | Phase::Moved)
+        {
+            let flow = FlowSummary { sides: sides(forward, reverse), state: *state };
+            foreseen.count(fate(snapshot, &flow.sides, state), flow);
+        }
+        left -= 1;
+        if left == 0 {
+            break;
+        }
+    }
+    Some(place)
+}
+
+/// Whether a decision leads a flow where it goes, with the source that it shows. Gives the pool that translates it.
+fn still_good(snapshot: &Snapshot, sides: &Sides, state: &FlowState, decision: &Decision) -> Option<Option<PoolId>> {
+    let (presented, reached) = (sides.presented.0, sides.reached.0);
+    let destination = match (decision.reached, decision.presented) {
+        (_, Presented::Identity6 { destination, .. }) => IpAddr::V6(destination),
+        (Reached::Own, _) => sides.destination.0,
+        (Reached::Instance(private), _) => private,
+        (Reached::Mapping(_), _) => reached,
+    };
+    let egress = match decision.reached {
+        // The mapping says which NIC: it still has the address, and the pool still translates for it.
+        Reached::Mapping(pool) => snapshot.serves(pool, sides.egress, reached),
+        Reached::Own | Reached::Instance(_) => decision.egress == sides.egress,
+    };
+    if !egress || destination != reached {
+        return None;
+    }
+    let inward = match decision.reached {
+        Reached::Mapping(pool) => Some(pool),
+        Reached::Own | Reached::Instance(_) => None,
+    };
+    let same = match decision.presented {
+        Presented::Own => presented == sides.source.0,
+        Presented::OneToOne(address) => presented == address,
+        Presented::Identity6 { source, .. } => presented == IpAddr::V6(source),
+        Presented::Pool(pool) => {
+            if snapshot.pool(pool).is_some_and(|pool| pool.contains(presented)) {
+                return Some(Some(pool));
+            }
+            false
+        }
+    };
+    if same {
+        return Some(inward);
+    }
+    // A NAT gateway, or a public address, that is added later takes over new connections; the open ones keep the source
+    // that they have, as long as the node has it (Azure, "Source Network Address Translation with NAT gateway").
+    let to_internet = decision.next_hop_type == NextHopType::Internet && state.next_hop_type == NextHopType::Internet;
+    if !to_internet || presented == sides.source.0 {
+        return None;
+    }
+    match snapshot.pool_of(presented) {
+        Some(pool) => Some(Some(pool)),
+        None => snapshot
+            .instance(presented)
+            .is_some_and(|(port, private)| port == sides.ingress && private == sides.source.0)
+            .then_some(None),
+    }
+}
+
+/// Decides flows of older generations again, from a place on, at most `budget` of them. Gives the place to go on from,
+/// none when all are done.
 pub(super) fn sweep<A: Family>(
     core: &mut Core,
     flows: &mut FlowTable<A, FlowState>,
@@ -109,12 +322,21 @@ pub(super) fn sweep<A: Family>(
     budget: usize,
     egress: &mut impl Egress,
 ) -> Option<u32> {
-    for _ in 0..budget {
-        let id = flows.occupied_from(cursor)?;
+    let mut left = budget.max(1);
+    for _ in 0..budget.saturating_mul(PLACES) {
+        if cursor >= flows.places() {
+            return None;
+        }
+        let id = flows.at(cursor);
+        cursor += 1;
+        let Some(id) = id else { continue };
         if flows.state(id).is_some_and(|state| state.generation != core.snapshot.generation as u32) {
             flow(core, flows, id, now, egress);
         }
-        cursor = id.index().checked_add(1)?;
+        left -= 1;
+        if left == 0 {
+            break;
+        }
     }
     Some(cursor)
 }

@@ -1,13 +1,18 @@
 //! Second stage: where does the packet go?
 //!
 //! What enters through a NIC or the gateway follows the route table of its port: one prefix lookup, one row. What
-//! enters from the internet reaches public addresses of services. Services and the backbone only answer: what they send
+//! enters from the internet reaches public addresses of services and NICs, and mappings that let it in. Services and the backbone only answer: what they send
 //! belongs to a flow, or nowhere.
+
+use std::net::IpAddr;
 
 use super::observer::{Observer, StageRecord};
 use super::subject::Subject;
 use super::verdict::DropReason;
-use crate::snapshot::{Hop, HopAction, NextHopType, PortEntry, PortId, PortKind, Snapshot, SourceAction, TableId};
+use crate::snapshot::{
+    Hop, HopAction, Mapping, NextHopType, PoolId, PoolKind, PortEntry, PortId, PortKind, Snapshot, SourceAction,
+    TableId,
+};
 
 /// Where a packet goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,8 +21,21 @@ pub struct Chosen {
     pub egress: PortId,
     /// With this done to its source address.
     pub source: SourceAction,
+    /// And its destination leads to this.
+    pub reached: Reached,
     /// Type of the next hop.
     pub next_hop_type: NextHopType,
+}
+
+/// What a destination address leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reached {
+    /// The host that has it.
+    Own,
+    /// It is the public address of a NIC, which has this private one.
+    Instance(IpAddr),
+    /// It is an address of a pool with endpoint-independent mappings: whom it leads to is known when the flow is made.
+    Mapping(PoolId),
 }
 
 /// Chooses the way.
@@ -32,25 +50,63 @@ pub fn choose(
 ) -> Result<Chosen, DropReason> {
     let result = match (port.kind, port.table) {
         (PortKind::Nic | PortKind::Gateway, Some(table)) => by_table(snapshot, port, table, subject, observer),
-        (PortKind::Internet, _) => match snapshot.public_port(subject.destination) {
-            Some(egress) => Ok(Chosen { egress, source: SourceAction::Keep, next_hop_type: NextHopType::Internet }),
-            None => Err(DropReason::NoPublicAddress),
-        },
+        (PortKind::Internet, _) => from_internet(snapshot, subject),
         (PortKind::Service | PortKind::Backbone, _) => Err(DropReason::Unsolicited),
         (PortKind::Nic | PortKind::Gateway | PortKind::Vacant, _) => Err(DropReason::UnknownPort),
     };
     let result = match result {
-        Ok(chosen) if chosen.egress == subject.ingress => Err(DropReason::Loop),
+        Ok(chosen) if chosen.egress == subject.ingress && !matches!(chosen.reached, Reached::Mapping(_)) => {
+            Err(DropReason::Loop)
+        }
         other => other,
     };
     observer.stage(|| match result {
         Ok(chosen) => {
             let name = snapshot.port(chosen.egress).map_or("?", |port| port.name.as_str());
-            StageRecord::new("next hop", format!("{} through {name}", chosen.next_hop_type.name()))
+            let record = StageRecord::new("next hop", format!("{} through {name}", chosen.next_hop_type.name()));
+            match chosen.reached {
+                Reached::Own => record,
+                Reached::Instance(private) => {
+                    record.with(format!("{} is the public address of {private}", subject.destination))
+                }
+                Reached::Mapping(pool) => {
+                    let pool = snapshot.pool(pool).map_or("?", |pool| pool.name.as_str());
+                    record.with(format!("{} is translated by {pool}: to whom its port belongs", subject.destination))
+                }
+            }
         }
         Err(reason) => StageRecord::new("next hop", format!("drop: {}", reason.name())).with(reason.text()),
     });
     result
+}
+
+/// From the internet: to services, to public addresses of NICs, to mappings.
+fn from_internet(snapshot: &Snapshot, subject: &Subject) -> Result<Chosen, DropReason> {
+    let chosen =
+        |egress, reached| Chosen { egress, source: SourceAction::Keep, reached, next_hop_type: NextHopType::Internet };
+    if let Some(egress) = snapshot.public_port(subject.destination) {
+        return Ok(chosen(egress, Reached::Own));
+    }
+    match inside(snapshot, subject.destination) {
+        Some(Ok((egress, reached))) => Ok(chosen(egress.unwrap_or(subject.ingress), reached)),
+        Some(Err(reason)) => Err(reason),
+        None => Err(DropReason::NoPublicAddress),
+    }
+}
+
+/// What inside a public address leads to, and through which port if that is known; none for an address of nobody here.
+fn inside(snapshot: &Snapshot, destination: IpAddr) -> Option<Result<(Option<PortId>, Reached), DropReason>> {
+    if let Some((port, private)) = snapshot.instance(destination) {
+        return Some(Ok((Some(port), Reached::Instance(private))));
+    }
+    // Pools of endpoints are for services, which start nothing.
+    let pool = snapshot
+        .pool_of(destination)
+        .filter(|pool| snapshot.pool(*pool).is_some_and(|pool| pool.kind != PoolKind::Snat))?;
+    Some(match snapshot.pool(pool)?.mapping {
+        Mapping::EndpointIndependent => Ok((None, Reached::Mapping(pool))),
+        Mapping::AddressAndPortDependent => Err(DropReason::NoMapping),
+    })
 }
 
 /// Follows a route table.
@@ -69,7 +125,18 @@ fn by_table(
             if !forwarded_allowed && !port.address_space.iter().any(|prefix| prefix.contains(&subject.source)) {
                 return Err(DropReason::ForwardedTrafficRefused);
             }
-            Ok(Chosen { egress, source, next_hop_type: hop.next_hop_type })
+            let chosen = Chosen { egress, source, reached: Reached::Own, next_hop_type: hop.next_hop_type };
+            if snapshot.port(egress).is_none_or(|port| port.kind != PortKind::Internet) {
+                return Ok(chosen);
+            }
+            // Hairpin: a public address of the inside is not sent out to come back (RFC 4787 REQ-9).
+            match inside(snapshot, subject.destination) {
+                Some(Ok((egress, reached))) => {
+                    Ok(Chosen { egress: egress.unwrap_or(subject.ingress), reached, ..chosen })
+                }
+                Some(Err(reason)) => Err(reason),
+                None => Ok(chosen),
+            }
         }
         HopAction::Drop(reason) => Err(reason.into()),
     }

@@ -14,6 +14,8 @@ pub enum Verdict {
     Dropped(DropReason),
     /// It belongs to a flow of another worker, which gives the verdict.
     HandOver(u16),
+    /// A fragment that waits for the first of its packet; it gets another verdict when that comes, or in time.
+    Held,
 }
 
 /// Defines an enum whose variants have a stable name and a text, from one list.
@@ -49,6 +51,7 @@ named! {
         TimeExceeded = "time_exceeded", "The hop limit ended here; an ICMP time exceeded went back.";
         PacketTooBig = "packet_too_big", "Larger than the next MTU and not to be fragmented; an ICMP error with the MTU went back.";
         Reset = "reset", "Its connection was closed because its path or source address changed; TCP resets went out.";
+        FlowEnded = "flow_ended", "TCP of a translated connection that has ended or fell idle; a TCP reset went back.";
     }
 }
 
@@ -77,8 +80,8 @@ named! {
         Loop = "loop", "The next hop is the port that the packet came from.";
         NoOutboundAddress = "no_outbound_address", "The next hop needs a public source address, and there is none.";
         NoFreePort = "no_free_port", "Every translated port towards this destination is in use.";
-        FragmentNotTranslatable = "fragment_not_translatable", "A fragment without ports needs its source translated.";
-        FragmentWithoutFlow = "fragment_without_flow", "A fragment from a service whose whole packets belong to a flow; fragments are matched by addresses and protocol only.";
+        FragmentNotTranslatable = "fragment_not_translatable", "A fragment of SCTP, or of what only takes whole packets, needs its port translated.";
+        FragmentWithoutFlow = "fragment_without_flow", "A later fragment of a packet whose flow has ended.";
         FlowTableFull = "flow_table_full", "The flow table is at its limit.";
         FlowConflict = "flow_conflict", "Another flow's replies have the same addresses and ports at the same port.";
         FlowMoved = "flow_moved", "A packet of a flow whose path changed, from the old path.";
@@ -98,6 +101,19 @@ named! {
         ExtensionHeaders = "malformed_extension_headers", "Too many or broken IPv6 extension headers.";
         TransportHeader = "malformed_transport_header", "The transport header is truncated or impossible.";
         SourceRouting = "source_routing", "The sender asks for source routing.";
+        NoSourceAddress = "no_source_address", "The endpoint's source policy has no address for this source.";
+        ProtocolNotTranslatable = "protocol_not_translatable", "The translation takes only TCP and UDP.";
+        NoMapping = "no_mapping", "To a translated address from outside, and nothing inside has that port or lets the sender in.";
+        FlowLimitOfNic = "flow_limit_of_nic", "The NIC has as many flows as it may have, and none of the oldest transient ones is its own.";
+        PortResting = "port_resting", "A reply to a flow that has ended; its translated port rests.";
+        FragmentTiny = "fragment_tiny", "A fragment that cuts through the transport header (RFC 1858, RFC 3128).";
+        FragmentOverlap = "fragment_overlap", "A fragment of a packet whose fragments overlap (RFC 5722).";
+        FragmentDuplicate = "fragment_duplicate", "A fragment that has passed already.";
+        FragmentMalformed = "fragment_malformed", "A fragment that ends beyond the largest packet, or one before the last that is no multiple of 8 bytes.";
+        FragmentsFull = "fragments_full", "As many packets in fragments as may be followed at a time, or as many fragments waiting for the first.";
+        FragmentTimeout = "fragment_timeout", "The first fragment, which has the ports, did not come in time.";
+        TcpWithoutFlow = "tcp_without_flow", "TCP that begins no connection, to be translated, and no answer is allowed.";
+        Untranslatable = "untranslatable", "The packet has no form in the other address family (RFC 7915).";
     }
 }
 
@@ -116,6 +132,8 @@ impl From<ParseError> for DropReason {
             | ParseError::Ipv6HopByHopNotFirst => Self::ExtensionHeaders,
             ParseError::TruncatedTransport | ParseError::BadTransportHeader => Self::TransportHeader,
             ParseError::SourceRouting => Self::SourceRouting,
+            ParseError::TinyFragment => Self::FragmentTiny,
+            ParseError::MalformedFragment => Self::FragmentMalformed,
         }
     }
 }

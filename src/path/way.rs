@@ -1,70 +1,258 @@
 //! The way of one packet: flow or stages, then replay.
+//!
+//! A flow between the address families (`identity6`) is in the IPv6 table, its IPv4 side under IPv4-mapped addresses: an
+//! IPv4 packet that misses the IPv4 table looks there, too, where the snapshot has such endpoints.
 
 use super::answer;
 use super::core::Core;
 use super::egress::Egress;
 use super::flow::{Family, FlowState, Phase};
 use super::icmp_error;
-use super::install::install;
+use super::install::{NotMade, install};
 use super::observer::Silent;
-use super::order;
+use super::order::{self, Decision};
 use super::redecide::{self, Outcome};
+use super::source::Presented;
 use super::subject::Subject;
 use super::verdict::{Answer, DropReason, Verdict};
-use crate::packet::frame::Frame;
+use crate::packet::cross::cross;
+use crate::packet::fragment::fragment_v4;
+use crate::packet::frame::{FragmentFacts, Frame};
 use crate::packet::icmp::IcmpError;
-use crate::packet::parse::{Parsed, TransportKind};
+use crate::packet::mss::clamp_mss;
+use crate::packet::parse::{self, Addresses, Fragment, Parsed, TransportKind, protocol};
 use crate::packet::rewrite::{self, Translation};
 use crate::packet::segment;
 use crate::snapshot::PortId;
 use crate::table::flow::{Direction, FlowId, FlowKey, FlowTable};
+use crate::table::quota::Exceeded;
+
+/// Bytes that an IPv6 header is longer than an IPv4 header (RFC 7915 section 4.1).
+pub(super) const FAMILY_DIFFERENCE: usize = 20;
+
+/// Bytes of an IPv6 fragment header (RFC 8200 section 4.5).
+const FRAGMENT_HEADER: usize = 8;
+
+/// The flow tables of a worker.
+pub(super) struct Tables {
+    pub(super) v4: FlowTable<u32, FlowState>,
+    /// IPv6 flows, and those between the families.
+    pub(super) v6: FlowTable<u128, FlowState>,
+}
+
+/// A packet on its way.
+pub(super) struct Packet<'a> {
+    pub(super) now: u64,
+    pub(super) ingress: PortId,
+    pub(super) frame: &'a mut Frame,
+    pub(super) parsed: &'a mut Parsed,
+    /// Whether it may be handed to another worker; not where another worker has handed it here.
+    pub(super) may_hand_over: bool,
+    /// The IPv4 identification that it gets where a pool translates it: the same for all fragments of a packet.
+    pub(super) identification: Option<u16>,
+}
+
+impl Packet<'_> {
+    /// Takes what is known of a fragment's packet.
+    pub(super) fn know(&mut self, facts: FragmentFacts) {
+        self.parsed.source_port = facts.source_port;
+        self.parsed.destination_port = facts.destination_port;
+        self.identification = Some(facts.identification);
+    }
+}
 
 /// The way of one packet.
-#[allow(clippy::too_many_arguments, reason = "the packet with its surroundings; a struct would only rename them")]
-pub(super) fn way<A: Family>(
-    core: &mut Core,
-    flows: &mut FlowTable<A, FlowState>,
-    now: u64,
-    ingress: PortId,
-    frame: &mut Frame,
-    parsed: &Parsed,
-    egress: &mut impl Egress,
-    may_hand_over: bool,
-) -> Verdict {
-    if parsed.kind == TransportKind::IcmpError {
-        return icmp_error::way(core, flows, now, ingress, frame, parsed, egress, may_hand_over);
+pub(super) fn way(core: &mut Core, tables: &mut Tables, packet: &mut Packet<'_>, egress: &mut impl Egress) -> Verdict {
+    if packet.parsed.kind == TransportKind::IcmpError {
+        return icmp_error::way(core, tables, packet, egress);
     }
-    let Some(key) = key_of::<A>(ingress, parsed) else { return Verdict::Dropped(DropReason::Version) };
-    let hash = flows.hash(&key);
-    if let Some((id, direction)) = flows.lookup_hashed(hash, &key) {
-        match hit(core, flows, id, direction, now, parsed, egress) {
-            Hit::Replay => {
-                core.counters.flow_hits.add(1);
-                return replay(core, flows, id, direction, now, ingress, frame, parsed, egress);
-            }
-            Hit::Verdict(verdict) => return verdict,
-            Hit::Miss => {}
+    if packet.parsed.is_v4() {
+        if let Some(verdict) = way_in(core, &mut tables.v4, packet, egress) {
+            return verdict;
         }
+        if core.crosses
+            && let Some(verdict) = way_in(core, &mut tables.v6, packet, egress)
+        {
+            return verdict;
+        }
+    } else if let Some(verdict) = way_in(core, &mut tables.v6, packet, egress) {
+        return verdict;
     }
-    core.counters.flow_misses.add(1);
-    if may_hand_over && let Some(owner) = core.owner(hash) {
+    if packet.may_hand_over
+        && let Some(owner) = owner(core, tables, packet)
+    {
         return Verdict::HandOver(owner);
     }
-    let subject = Subject::of(ingress, parsed);
+    first(core, tables, packet, egress)
+}
+
+/// The other worker that owns the flow of a packet, if one does.
+#[inline]
+fn owner(core: &Core, tables: &Tables, packet: &Packet<'_>) -> Option<u16> {
+    core.settings.shared.directory.as_ref()?;
+    let of_v4 = || Some(tables.v4.hash(&key_of::<u32>(packet.ingress, packet.parsed)?));
+    let of_v6 = || Some(tables.v6.hash(&key_of::<u128>(packet.ingress, packet.parsed)?));
+    if !packet.parsed.is_v4() {
+        return core.owner(of_v6()?);
+    }
+    let within = core.owner(of_v4()?);
+    if core.crosses { within.or_else(|| core.owner(of_v6()?)) } else { within }
+}
+
+/// The way of a packet whose flow is in this table; none where there is no such flow.
+#[inline]
+fn way_in<A: Family>(
+    core: &mut Core,
+    flows: &mut FlowTable<A, FlowState>,
+    packet: &mut Packet<'_>,
+    egress: &mut impl Egress,
+) -> Option<Verdict> {
+    let key = key_of::<A>(packet.ingress, packet.parsed)?;
+    let hash = flows.hash(&key);
+    let (id, direction) = flows.lookup_hashed(hash, &key)?;
+    match hit(core, flows, id, direction, packet, egress) {
+        Hit::Replay => {
+            core.counters.flow_hits.add(1);
+            Some(replay(core, flows, id, direction, packet, egress))
+        }
+        Hit::Verdict(verdict) => Some(verdict),
+        Hit::Miss => None,
+    }
+}
+
+/// The way of a packet without a flow.
+#[cold]
+fn first(core: &mut Core, tables: &mut Tables, packet: &mut Packet<'_>, egress: &mut impl Egress) -> Verdict {
+    core.counters.flow_misses.add(1);
+    let parsed = &packet.parsed;
+    // The ports of a later fragment are known, but only whole packets and first fragments begin anything.
+    if parsed.fragment == Fragment::Later {
+        return Verdict::Dropped(DropReason::FragmentWithoutFlow);
+    }
+    let subject = Subject::of(packet.ingress, parsed);
     let decision = match order::decide(&core.snapshot, &subject, &mut Silent) {
         Ok(decision) => decision,
-        Err(DropReason::Unsolicited) if parsed.kind == TransportKind::Fragment => {
-            return Verdict::Dropped(DropReason::FragmentWithoutFlow);
+        Err(reason) => {
+            remember_unsolicited(core, packet, reason);
+            return Verdict::Dropped(reason);
         }
-        Err(reason) => return Verdict::Dropped(reason),
     };
     if parsed.hop_limit <= 1 {
-        return time_exceeded(core, ingress, frame, parsed, now, egress);
+        return time_exceeded(core, packet, egress);
     }
-    match install(core, flows, key, hash, parsed, &decision, now, may_hand_over) {
-        Ok(id) => replay(core, flows, id, Direction::Forward, now, ingress, frame, parsed, egress),
-        Err(verdict) => verdict,
+    if let Some(verdict) = refuse_midway(core, &decision, packet, egress) {
+        return verdict;
     }
+    let crosses = matches!(decision.presented, Presented::Identity6 { .. });
+    let within_v4 = parsed.is_v4() && !crosses;
+    let mut begin_in = |core: &mut Core, tables: &mut Tables, packet: &mut Packet<'_>| {
+        if within_v4 {
+            begin(core, &mut tables.v4, &decision, packet, egress)
+        } else {
+            begin(core, &mut tables.v6, &decision, packet, egress)
+        }
+    };
+    let mut begun = begin_in(core, tables, packet);
+    if let Err(NotMade::NoRoom(owner, exceeded)) = begun
+        && make_room(core, tables, owner, exceeded)
+    {
+        begun = begin_in(core, tables, packet);
+    }
+    let reason = match begun {
+        Ok(verdict) => return verdict,
+        Err(NotMade::NoRoom(_, Exceeded::Owner)) => DropReason::FlowLimitOfNic,
+        Err(NotMade::NoRoom(_, Exceeded::Total)) => DropReason::FlowTableFull,
+        Err(NotMade::Verdict(Verdict::Dropped(reason))) => reason,
+        Err(NotMade::Verdict(verdict)) => return verdict,
+    };
+    // RFC 5508 REQ-8: whoever cannot get out is told.
+    if matches!(reason, DropReason::NoFreePort | DropReason::FlowTableFull | DropReason::FlowLimitOfNic) {
+        let Packet { now, ingress, frame, parsed, .. } = packet;
+        let error = IcmpError::AdministrativelyProhibited;
+        answer::icmp_error(core, error, (*ingress, *ingress), frame.bytes(), parsed, *now, egress);
+    }
+    remember_unsolicited(core, packet, reason);
+    Verdict::Dropped(reason)
+}
+
+fn begin<A: Family>(
+    core: &mut Core,
+    flows: &mut FlowTable<A, FlowState>,
+    decision: &Decision,
+    packet: &mut Packet<'_>,
+    egress: &mut impl Egress,
+) -> Result<Verdict, NotMade> {
+    let version = NotMade::Verdict(Verdict::Dropped(DropReason::Version));
+    let key = key_of::<A>(packet.ingress, packet.parsed).ok_or(version)?;
+    let id = install(core, flows, key, packet.parsed, decision, packet.now, packet.may_hand_over)?;
+    Ok(replay(core, flows, id, Direction::Forward, packet, egress))
+}
+
+/// Transient flows of each family that are looked at for one to end where there is no room.
+const EVICTION_BUDGET: usize = 64;
+
+/// Ends the oldest transient flow of this worker: of a port that has as many as it may have, or of any. Its port does
+/// not rest. False where none of the oldest is the port's.
+fn make_room(core: &mut Core, tables: &mut Tables, owner: PortId, exceeded: Exceeded) -> bool {
+    let may_go = |state: &FlowState| state.is_transient() && (exceeded == Exceeded::Total || state.owner == owner);
+    let seen = |state: Option<&FlowState>| state.map_or(u64::MAX, FlowState::last_seen);
+    let v4 = tables.v4.oldest_transient(EVICTION_BUDGET, |_, _, _, state| may_go(state));
+    let v6 = tables.v6.oldest_transient(EVICTION_BUDGET, |_, _, _, state| may_go(state));
+    let v4_first = match (v4, v6) {
+        (Some(v4), Some(v6)) => seen(tables.v4.state(v4)) <= seen(tables.v6.state(v6)),
+        (found, _) => found.is_some(),
+    };
+    match (v4, v6) {
+        (Some(v4), _) if v4_first => core.end(&mut tables.v4, v4),
+        (_, Some(v6)) => core.end(&mut tables.v6, v6),
+        _ => return false,
+    }
+    core.counters.flows_evicted.add(1);
+    true
+}
+
+/// A SYN from outside to a translated address may be answered later.
+fn remember_unsolicited(core: &mut Core, packet: &Packet<'_>, reason: DropReason) {
+    let flags = packet.parsed.tcp_flags();
+    if reason == DropReason::NoMapping && flags & (Parsed::SYN | Parsed::ACK | Parsed::RST) == Parsed::SYN {
+        core.unsolicited.remember(packet.now, packet.ingress, packet.frame.bytes());
+    }
+}
+
+/// TCP that begins no connection gets no translated port: its mapping has ended, and the other end would not know the new
+/// one. Its sender is told by a reset, as Azure's NAT gateway does.
+fn refuse_midway(
+    core: &mut Core,
+    decision: &Decision,
+    packet: &Packet<'_>,
+    egress: &mut impl Egress,
+) -> Option<Verdict> {
+    if !matches!(decision.presented, Presented::Pool(_)) || packet.parsed.protocol != protocol::TCP {
+        return None;
+    }
+    if packet.parsed.tcp_flags() & (Parsed::SYN | Parsed::ACK | Parsed::RST) == Parsed::SYN {
+        return None;
+    }
+    Some(reset_sender(core, packet, DropReason::TcpWithoutFlow, Answer::FlowEnded, egress))
+}
+
+/// Resets the sender of a packet by what it acknowledges: exactly the sequence number that it expects.
+fn reset_sender(
+    core: &mut Core,
+    packet: &Packet<'_>,
+    otherwise: DropReason,
+    answer: Answer,
+    egress: &mut impl Egress,
+) -> Verdict {
+    let TransportKind::Tcp { flags, acknowledgment, .. } = packet.parsed.kind else {
+        return Verdict::Dropped(otherwise);
+    };
+    if flags & Parsed::RST != 0 || flags & Parsed::ACK == 0 {
+        return Verdict::Dropped(otherwise);
+    }
+    let Some(key) = key_of::<u128>(packet.ingress, packet.parsed) else { return Verdict::Dropped(otherwise) };
+    answer::reset_sender(core, &key, acknowledgment, None, packet.now, egress);
+    Verdict::Answered(answer)
 }
 
 /// What to do with a packet that met a flow.
@@ -84,24 +272,65 @@ fn hit<A: Family>(
     flows: &mut FlowTable<A, FlowState>,
     id: FlowId,
     direction: Direction,
-    now: u64,
-    parsed: &Parsed,
+    packet: &Packet<'_>,
     egress: &mut impl Egress,
 ) -> Hit {
     let Some(state) = flows.state(id) else { return Hit::Miss };
     let current = state.generation == core.snapshot.generation as u32;
-    if current && !matches!(state.phase, Phase::Reset | Phase::Moved) {
+    if current && state.is_live() && packet.parsed.fragment == Fragment::None {
         return Hit::Replay;
     }
-    if !current {
-        match redecide::flow(core, flows, id, now, egress) {
-            Outcome::Kept => return Hit::Replay,
+    unusual(core, flows, id, direction, packet, egress)
+}
+
+/// A packet has met a flow of an older generation or near its end, or is a fragment.
+#[cold]
+fn unusual<A: Family>(
+    core: &mut Core,
+    flows: &mut FlowTable<A, FlowState>,
+    id: FlowId,
+    direction: Direction,
+    packet: &Packet<'_>,
+    egress: &mut impl Egress,
+) -> Hit {
+    let Some(state) = flows.state(id) else { return Hit::Miss };
+    if state.generation != core.snapshot.generation as u32 {
+        match redecide::flow(core, flows, id, packet.now, egress) {
+            Outcome::Kept | Outcome::Trace => {}
             Outcome::Reset => return Hit::Verdict(Verdict::Answered(Answer::Reset)),
             Outcome::Gone => return Hit::Miss,
-            Outcome::Trace => {}
         }
     }
-    trace(core, flows, id, direction, now, parsed, egress)
+    let Some(state) = flows.state_mut(id) else { return Hit::Miss };
+    let pool = state.pool().and_then(|pool| core.snapshot.pool(pool));
+    let refuses_fragments = packet.parsed.fragment != Fragment::None
+        && pool.is_some_and(|pool| pool.tcp_udp_only || packet.parsed.protocol == protocol::SCTP);
+    if refuses_fragments {
+        return Hit::Verdict(Verdict::Dropped(DropReason::FragmentNotTranslatable));
+    }
+    let begins = packet.parsed.tcp_flags() & (Parsed::SYN | Parsed::ACK | Parsed::RST) == Parsed::SYN;
+    match state.phase {
+        Phase::Reset | Phase::Moved => trace(core, flows, id, direction, packet, egress),
+        Phase::Resting if !state.is_from_inside(direction) => {
+            remember_unsolicited(core, packet, DropReason::NoMapping);
+            Hit::Verdict(Verdict::Dropped(DropReason::PortResting))
+        }
+        Phase::Resting if packet.parsed.protocol == protocol::TCP && !begins => {
+            Hit::Verdict(reset_sender(core, packet, DropReason::TcpWithoutFlow, Answer::FlowEnded, egress))
+        }
+        Phase::Resting => {
+            // Its port is still the inside host's.
+            state.begin(packet.parsed, packet.now);
+            changed(core, flows, id, packet.now, false);
+            Hit::Replay
+        }
+        // After the end the outside opens nothing through a pool's port.
+        Phase::Closed | Phase::Aborted if begins && !state.is_from_inside(direction) && state.pool().is_some() => {
+            remember_unsolicited(core, packet, DropReason::NoMapping);
+            Hit::Verdict(Verdict::Dropped(DropReason::NoMapping))
+        }
+        _ => Hit::Replay,
+    }
 }
 
 /// A packet has met what is left of a flow whose path changed.
@@ -110,16 +339,14 @@ fn trace<A: Family>(
     flows: &mut FlowTable<A, FlowState>,
     id: FlowId,
     direction: Direction,
-    now: u64,
-    parsed: &Parsed,
+    packet: &Packet<'_>,
     egress: &mut impl Egress,
 ) -> Hit {
-    let (Some(key), Some(state)) = (flows.key(id, direction).copied(), flows.state_mut(id)) else { return Hit::Miss };
-    state.last_seen = now;
+    let (Some(key), Some(state)) = (flows.key(id, direction).copied(), flows.state(id)) else { return Hit::Miss };
     let phase = state.phase;
-    let (flags, acknowledgment) = match parsed.kind {
-        TransportKind::Tcp { flags, acknowledgment, .. } => (flags, acknowledgment),
-        _ => (Parsed::SYN, 0),
+    let flags = match packet.parsed.kind {
+        TransportKind::Tcp { flags, .. } => flags,
+        _ => Parsed::SYN,
     };
     let begins = flags & (Parsed::SYN | Parsed::ACK | Parsed::RST) == Parsed::SYN;
     if direction == Direction::Forward {
@@ -132,69 +359,101 @@ fn trace<A: Family>(
         }
     }
     let resets = direction == Direction::Forward || phase == Phase::Reset;
-    if begins || !resets || flags & Parsed::RST != 0 || flags & Parsed::ACK == 0 {
+    if begins || !resets {
         return Hit::Verdict(Verdict::Dropped(DropReason::FlowMoved));
     }
-    // What the sender acknowledges is exactly the sequence number that it expects: this reset it must accept.
-    answer::reset_sender(core, &key, acknowledgment, None, now, egress);
-    Hit::Verdict(Verdict::Answered(Answer::Reset))
+    Hit::Verdict(reset_sender(core, packet, DropReason::FlowMoved, Answer::Reset, egress))
 }
 
 /// Sends a packet as its flow says.
-#[allow(clippy::too_many_arguments, reason = "as for `way`")]
 #[inline]
 fn replay<A: Family>(
     core: &mut Core,
     flows: &mut FlowTable<A, FlowState>,
     id: FlowId,
     direction: Direction,
-    now: u64,
-    ingress: PortId,
-    frame: &mut Frame,
-    parsed: &Parsed,
+    packet: &mut Packet<'_>,
     egress: &mut impl Egress,
 ) -> Verdict {
-    let Some(out) = flows.key(id, direction.opposite()).copied() else {
+    let (Some(out), Some(state)) = (flows.key(id, direction.opposite()).copied(), flows.state(id)) else {
         return Verdict::Dropped(DropReason::UnknownPort);
     };
     let port = PortId(out.port);
     let Some(mtu) = core.snapshot.port(port).map(|port| usize::from(port.mtu)) else {
         return Verdict::Dropped(DropReason::UnknownPort);
     };
-    if parsed.hop_limit <= 1 {
-        return time_exceeded(core, ingress, frame, parsed, now, egress);
+    if packet.parsed.hop_limit <= 1 {
+        return time_exceeded(core, packet, egress);
     }
-    if frame.len() > mtu && segment::wire_size(frame, parsed) > mtu && parsed.dont_fragment {
-        let error = IcmpError::PacketTooBig { mtu: mtu as u32 };
+    let translated = state.translated();
+    let crosses = translated && out.source.to_ip().is_ipv4() != packet.parsed.is_v4();
+    let room = if !crosses {
+        mtu
+    } else if !packet.parsed.is_v4() {
+        mtu.saturating_add(FAMILY_DIFFERENCE)
+    } else if packet.parsed.fragment == Fragment::None {
+        mtu.saturating_sub(FAMILY_DIFFERENCE)
+    } else {
+        mtu.saturating_sub(FAMILY_DIFFERENCE + FRAGMENT_HEADER)
+    };
+    let Packet { now, ingress, frame, parsed, .. } = packet;
+    let (now, ingress) = (*now, *ingress);
+    let too_big = frame.len() > room && segment::wire_size(frame, parsed) > room;
+    if too_big && parsed.dont_fragment {
+        let error = IcmpError::PacketTooBig { mtu: room as u32 };
         // A service has no router of its own; the receiver's speaks for the network, unless its address is hidden.
-        let translated = flows.state(id).is_none_or(|state| state.translated);
         let via = (ingress, if translated { ingress } else { port });
-        return if answer::icmp_error(core, error, via, frame, parsed, now, egress) {
+        return if answer::icmp_error(core, error, via, frame.bytes(), parsed, now, egress) {
             Verdict::Answered(Answer::PacketTooBig)
         } else {
             Verdict::Dropped(DropReason::PacketTooBig)
         };
     }
+    if parsed.tcp_flags() & Parsed::SYN != 0 {
+        clamp(core, ingress, room, frame, parsed);
+    }
     rewrite::decrement_hop_limit(frame, parsed);
-    let Some(state) = flows.state_mut(id) else { return Verdict::Dropped(DropReason::UnknownPort) };
-    if state.translated {
+    let bytes = frame.len();
+    let mut crossed = None;
+    if translated {
         let to = Translation {
             source: out.destination.to_ip(),
             destination: out.source.to_ip(),
             source_port: out.destination_port,
             destination_port: out.source_port,
         };
-        rewrite::translate(frame, parsed, &to);
+        if crosses && too_big {
+            let identification = packet.identification.unwrap_or_else(|| core.next_identification());
+            return cross_in_fragments(core, flows, id, direction, packet, (port, mtu), &to, identification, egress);
+        } else if crosses {
+            let identification = packet.identification.unwrap_or_else(|| core.next_identification());
+            match cross(frame, parsed, &to, identification) {
+                Some(new) => crossed = Some(new),
+                None => return Verdict::Dropped(DropReason::Untranslatable),
+            }
+        } else {
+            rewrite::translate(frame, parsed, &to);
+            let by_pool = match direction {
+                Direction::Forward => state.pool().is_some(),
+                Direction::Reverse => state.maps_destination(),
+            };
+            let shared = by_pool && !parsed.dont_fragment;
+            if shared && let Addresses::V4 { .. } = parsed.addresses {
+                let count = segment::segment_count(frame, parsed);
+                let identification = packet.identification.unwrap_or_else(|| core.identifications(count));
+                rewrite::set_identification(frame, parsed, identification);
+            }
+        }
     }
+    let Some(state) = flows.state_mut(id) else { return Verdict::Dropped(DropReason::UnknownPort) };
+    let (transient, live) = (state.is_transient(), state.is_live());
     let phase_changed = state.follow(direction, parsed, now);
-    let bytes = frame.len();
-    let result = core.send(now, port, frame, parsed, mtu, egress);
+    let result = core.send(now, port, frame, crossed.as_ref().unwrap_or(parsed), mtu, egress);
     if result.is_ok() {
         state.count(direction, bytes);
     }
-    if phase_changed {
-        let deadline = now + state.phase.lifetime();
-        flows.set_deadline(id, deadline);
+    if phase_changed || transient != state.is_transient() {
+        changed(core, flows, id, now, live);
     }
     match result {
         Ok(()) => Verdict::Forwarded(port),
@@ -202,23 +461,109 @@ fn replay<A: Family>(
     }
 }
 
-fn time_exceeded(
+/// The phase of a flow has changed: its timer does, and whether its mapping lets others in. `live` is how it was before.
+#[cold]
+fn changed<A: Family>(core: &Core, flows: &mut FlowTable<A, FlowState>, id: FlowId, now: u64, live: bool) {
+    let (Some(forward), Some(reverse), Some(state)) =
+        (flows.key(id, Direction::Forward), flows.key(id, Direction::Reverse), flows.state(id).copied())
+    else {
+        return;
+    };
+    if live != state.is_live() {
+        core.settings.shared.set_live(forward, reverse, &state);
+    }
+    flows.set_deadline(id, now + state.lifetime(&core.snapshot), state.is_transient());
+}
+
+/// Sends an IPv4 packet that may be fragmented as IPv6 fragments: routers of IPv6 do not fragment, a translator does (RFC
+/// 7915 section 4.1). They keep its identification, as fragments of the same packet do that fit uncut.
+#[cold]
+#[allow(clippy::too_many_arguments, reason = "what `replay` knows; a struct would only rename it")]
+fn cross_in_fragments<A: Family>(
     core: &mut Core,
-    ingress: PortId,
-    frame: &Frame,
-    parsed: &Parsed,
-    now: u64,
+    flows: &mut FlowTable<A, FlowState>,
+    id: FlowId,
+    direction: Direction,
+    packet: &mut Packet<'_>,
+    (port, mtu): (PortId, usize),
+    to: &Translation,
+    identification: u16,
     egress: &mut impl Egress,
 ) -> Verdict {
-    if answer::icmp_error(core, IcmpError::TimeExceeded, (ingress, ingress), frame, parsed, now, egress) {
+    let Packet { now, frame, parsed, .. } = packet;
+    let bytes = frame.len();
+    let mut result = Ok(());
+    let Core { pieces, scratch, .. } = core;
+    let mut send = |piece: &mut Frame| {
+        let crossed = parse::parse(piece.bytes()).ok().and_then(|parsed| cross(piece, &parsed, to, identification));
+        let sent = match crossed {
+            Some(_) => egress.send(*now, port, piece).map_err(DropReason::from),
+            None => Err(DropReason::Untranslatable),
+        };
+        result = result.and(sent);
+    };
+    // What fits whole needs no fragment header.
+    let (whole, room) =
+        (mtu.saturating_sub(FAMILY_DIFFERENCE), mtu.saturating_sub(FAMILY_DIFFERENCE + FRAGMENT_HEADER));
+    let mut cut = |frame: &mut Frame, parsed: &Parsed| {
+        if parsed.fragment == Fragment::None && frame.len() <= whole {
+            send(frame);
+            return 1;
+        }
+        fragment_v4(frame, parsed, room, pieces, &mut send)
+    };
+    let count = if frame.offload.segmentation.is_some() {
+        let mut count = 0;
+        segment::segment(frame, parsed, scratch, |one| {
+            if let Ok(parsed) = parse::parse(one.bytes()) {
+                count += cut(one, &parsed);
+            }
+        });
+        count
+    } else {
+        cut(frame, parsed)
+    };
+    if count == 0 {
+        return Verdict::Dropped(DropReason::PacketTooBig);
+    }
+    if let Some(state) = flows.state_mut(id) {
+        let (transient, live) = (state.is_transient(), state.is_live());
+        let phase_changed = state.follow(direction, parsed, *now);
+        if result.is_ok() {
+            state.count(direction, bytes);
+        }
+        if phase_changed || transient != state.is_transient() {
+            changed(core, flows, id, *now, live);
+        }
+    }
+    result.map_or_else(Verdict::Dropped, |()| Verdict::Forwarded(port))
+}
+
+/// Lowers the segment size that a SYN offers to what fits the narrower of the two ports, so that no packet of the
+/// connection is too big here (RFC 4459 section 3.2).
+#[cold]
+fn clamp(core: &Core, ingress: PortId, room: usize, frame: &mut Frame, parsed: &Parsed) {
+    const HEADERS_V4: usize = 20 + 20;
+    const HEADERS_V6: usize = 40 + 20;
+    let headers = if parsed.is_v4() { HEADERS_V4 } else { HEADERS_V6 };
+    let narrow = core.snapshot.port(ingress).map_or(room, |port| room.min(usize::from(port.mtu)));
+    clamp_mss(frame, parsed, u16::try_from(narrow.saturating_sub(headers)).unwrap_or(u16::MAX));
+}
+
+#[cold]
+pub(super) fn time_exceeded(core: &mut Core, packet: &Packet<'_>, egress: &mut impl Egress) -> Verdict {
+    let Packet { now, ingress, frame, parsed, .. } = packet;
+    let via = (*ingress, *ingress);
+    if answer::icmp_error(core, IcmpError::TimeExceeded, via, frame.bytes(), parsed, *now, egress) {
         Verdict::Answered(Answer::TimeExceeded)
     } else {
         Verdict::Dropped(DropReason::HopLimitExceeded)
     }
 }
 
-/// The key of a packet that entered through a port.
-fn key_of<A: Family>(ingress: PortId, parsed: &Parsed) -> Option<FlowKey<A>> {
+/// The key of a packet that entered through a port; none where the table is of the other family.
+#[inline]
+pub(super) fn key_of<A: Family>(ingress: PortId, parsed: &Parsed) -> Option<FlowKey<A>> {
     Some(FlowKey::new(
         A::from_ip(parsed.source())?,
         A::from_ip(parsed.destination())?,

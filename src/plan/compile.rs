@@ -14,10 +14,12 @@ use std::sync::Arc;
 
 use super::chains::{Chains, Family};
 use super::lists::ListId;
-use super::ports::{self, Ports};
+use super::ports::Ports;
 use super::resolve::{Delivery, Target};
 use super::select::{Rules, select};
+use super::sources::{self, Sources};
 use super::{Plan, PlanError};
+use crate::model::network::Network;
 use crate::snapshot::{
     Hop, HopAction, NextHopType, PortEntry, PortId, PortKind, RouteInfo, RouteTable, Snapshot, TableId, Unroutable,
 };
@@ -42,7 +44,9 @@ pub(super) fn compile(plan: &Plan, generation: u64, previous: Option<&Snapshot>)
         Target::Gateway => Some(gateway),
         _ => None,
     };
-    let numbered = Ports::assign(network, previous.map(|snapshot| &*snapshot.ports).unwrap_or_default(), table_of)?;
+    let sources = Sources::new(network, plan.region, previous)?;
+    let before = previous.map(|snapshot| &*snapshot.ports).unwrap_or_default();
+    let numbered = Ports::assign(network, before, &sources, table_of)?;
 
     let mut hops = Interner::default();
     let (classes_v4, rows_v4) = Rows::compile::<u32>(plan, &numbered, &mut hops);
@@ -64,17 +68,20 @@ pub(super) fn compile(plan: &Plan, generation: u64, previous: Option<&Snapshot>)
             routes: routes[table].clone(),
         })
         .collect();
-    let public_addresses = || network.internet.iter().flat_map(|internet| internet.public_addresses.iter().copied());
     Ok(Snapshot {
         generation,
         public: public(&numbered.entries),
+        instances: instances(network, &numbered),
         ports: numbered.entries,
         classes_v4,
         classes_v6,
         tables,
         hops: hops.values,
-        outbound_v4: public_addresses().filter_map(ports::v4).collect(),
-        outbound_v6: public_addresses().filter_map(ports::v6).collect(),
+        pools: sources.pools,
+        identities: sources.identities,
+        lifetimes: sources::lifetimes(&network.flows.lifetimes),
+        flow_limit_per_nic: network.flows.limit_per_nic,
+        flow_limit: network.flows.limit,
         steered: std::array::from_fn(|protocol| network.semantics.endpoint_protocols.steers(protocol as u8)),
     })
 }
@@ -86,6 +93,16 @@ fn public(ports: &[PortEntry]) -> Vec<(IpAddr, PortId)> {
     let mut public: Vec<_> = addresses.collect();
     public.sort_unstable();
     public
+}
+
+/// Public addresses of NICs with their ports and the private addresses behind them.
+fn instances(network: &Network, ports: &Ports) -> Vec<(IpAddr, PortId, IpAddr)> {
+    let nics = network.nics.iter().enumerate().filter_map(|(index, nic)| Some((nic, ports.of(Target::Nic(index))?.0)));
+    let addresses = nics
+        .flat_map(|(nic, port)| sources::instance_addresses(nic).map(move |(private, public)| (public, port, private)));
+    let mut instances: Vec<_> = addresses.collect();
+    instances.sort_unstable();
+    instances
 }
 
 /// Distinct values, numbered.

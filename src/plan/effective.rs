@@ -51,8 +51,8 @@ pub enum NextHop {
     Peering(usize),
     /// The virtual network gateway.
     Gateway,
-    /// The backbone, straight to the service.
-    Endpoint,
+    /// The backbone, straight to the service: the endpoint of this index in the subnet's.
+    Endpoint(u16),
     /// The internet edge.
     Internet,
     /// The NIC with this address.
@@ -68,7 +68,7 @@ impl NextHop {
             Self::VnetLocal => NextHopType::VnetLocal,
             Self::Peering(_) => NextHopType::VNetPeering,
             Self::Gateway => NextHopType::VirtualNetworkGateway,
-            Self::Endpoint => NextHopType::VirtualNetworkServiceEndpoint,
+            Self::Endpoint(_) => NextHopType::VirtualNetworkServiceEndpoint,
             Self::Internet => NextHopType::Internet,
             Self::Appliance(_) => NextHopType::VirtualAppliance,
             Self::None => NextHopType::None,
@@ -168,14 +168,14 @@ impl<'n> Builder<'n> {
                 }
             }
         }
-        for declared in &declared.service_endpoints {
+        for (number, declared) in (0..).zip(&declared.service_endpoints) {
             let coverage = endpoint::coverage(declared, &network.location, self.catalogue);
             for tag in coverage.missing {
                 let (subnet, service) = (network.subnet_name(subnet), declared.service.clone());
                 self.miss(TagUser::Endpoint { subnet, service }, tag);
             }
             let list = self.tag_list(&coverage.tags, families);
-            let route = self.route(Kind::Endpoint, list, NextHop::Endpoint);
+            let route = self.route(Kind::Endpoint, list, NextHop::Endpoint(number));
             groups.system(Place::Endpoint).push(Route { name: Some(declared.service.clone()), ..route });
         }
         if let Some(table) = table {

@@ -7,10 +7,10 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::Plan;
-use super::effective::Route;
+use super::effective::{NextHop, Route};
 use super::select::{Candidate, Kind, select};
 use super::table::{EffectiveRoute, Overridden};
-use crate::model::network::{EndpointProtocols, SubnetRef};
+use crate::model::network::{EndpointProtocols, EndpointSource, Network, SubnetRef};
 use crate::snapshot::Unroutable;
 
 /// What Azure's Network Watcher calls the route table of routes that no user wrote.
@@ -60,6 +60,9 @@ pub struct AzureRoute {
     pub source: String,
     /// `Active`, or `Invalid` for a route that is overridden.
     pub state: String,
+    /// Endpoint routes: how the traffic presents itself, as in [`source_text`]. Azure's tool has no such field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint_source: Option<String>,
 }
 
 /// A page of effective routes, the whole of Azure's answer.
@@ -115,6 +118,8 @@ pub struct RouteChoice {
     pub name: Option<String>,
     /// The service of an endpoint route.
     pub service: Option<String>,
+    /// How the traffic of an endpoint route presents itself, as in [`source_text`].
+    pub endpoint_source: Option<String>,
     /// The service tag of a user route that has one.
     pub service_tag: Option<String>,
     /// The longest of its prefixes that contains the destination.
@@ -146,7 +151,10 @@ impl Plan {
         let no_propagation = table.is_some_and(|table| table.disable_bgp_route_propagation);
         let routes = self.effective_routes(subnet);
         let row = |effective: &EffectiveRoute| RouteRow {
-            route: azure_route(effective, no_propagation),
+            route: AzureRoute {
+                endpoint_source: self.endpoint_source(subnet, &effective.route),
+                ..azure_route(effective, no_propagation)
+            },
             service: service(&effective.route),
             why: effective.overridden.iter().map(|lost| self.why(routes, effective, lost)).collect(),
         };
@@ -177,10 +185,15 @@ impl Plan {
         let mut lost = Vec::new();
         let winner = select(&candidates, rules, |index, loss| lost.push((index, loss)));
         let route_of = |candidate: &Candidate| &table.routes[candidate.route as usize];
+        let choice = |candidate: &Candidate| {
+            let route = route_of(candidate);
+            let endpoint_source = self.endpoint_source(subnet, route);
+            RouteChoice { endpoint_source, ..choice(route, candidate.length, destination) }
+        };
         let winner = winner.map(|winner| &candidates[winner]);
         if let Some(candidate) = winner {
             let route = route_of(candidate);
-            let choice = choice(route, candidate.length, destination);
+            let choice = choice(candidate);
             answer.next_hop_type = choice.next_hop_type.clone();
             answer.next_hop_ip_address = choice.next_hop_ip_address.clone();
             answer.route = Some(choice);
@@ -199,11 +212,17 @@ impl Plan {
         let winner = winner.map(|candidate| called(route_of(candidate))).unwrap_or_default();
         let lost = lost.into_iter().map(|(index, loss)| {
             let candidate = &candidates[index];
-            let route = choice(route_of(candidate), candidate.length, destination);
-            LostCandidate { route, reason: loss.text(&winner) }
+            LostCandidate { route: choice(candidate), reason: loss.text(&winner) }
         });
         answer.candidates = lost.collect();
         answer
+    }
+
+    /// How an endpoint route of a subnet presents its traffic.
+    fn endpoint_source(&self, subnet: SubnetRef, route: &Route) -> Option<String> {
+        let NextHop::Endpoint(number) = route.next_hop else { return None };
+        let endpoint = self.network().subnet(subnet).service_endpoints.get(usize::from(number))?;
+        Some(source_text(self.network(), &endpoint.source))
     }
 
     /// One reason why a route of a table lost, with how many of its prefixes and for which protocols.
@@ -239,6 +258,19 @@ pub fn protocol_number(name: &str) -> Option<u8> {
 /// IP protocols by name (IANA, "Assigned Internet Protocol Numbers").
 const PROTOCOLS: [(&str, u8); 8] =
     [("tcp", 6), ("udp", 17), ("icmp", 1), ("icmpv6", 58), ("gre", 47), ("esp", 50), ("ah", 51), ("sctp", 132)];
+
+/// The source of an endpoint in words: `private`, `prefix_map 10.1.1.0/24 to 100.64.8.0/24`, `identity6`, `snat pool`.
+pub fn source_text(network: &Network, source: &EndpointSource) -> String {
+    match source {
+        EndpointSource::Private => "private".to_owned(),
+        EndpointSource::PrefixMap(pairs) => {
+            let pairs: Vec<String> = pairs.iter().map(|(from, to)| format!("{from} to {to}")).collect();
+            format!("prefix_map {}", pairs.join(", "))
+        }
+        EndpointSource::Identity6 => "identity6".to_owned(),
+        EndpointSource::Snat(pool) => format!("snat {}", network.snat_pools[*pool].name),
+    }
+}
 
 /// Why a packet goes nowhere, in words.
 pub fn unroutable_text(unroutable: Unroutable) -> &'static str {
@@ -299,6 +331,7 @@ fn azure_route(effective: &EffectiveRoute, no_propagation: bool) -> AzureRoute {
         next_hop_type: route.next_hop.next_hop_type().name().to_owned(),
         source: source(route.kind).to_owned(),
         state: effective.state.name().to_owned(),
+        endpoint_source: None,
     }
 }
 
@@ -308,6 +341,7 @@ fn choice(route: &Route, length: u8, destination: IpAddr) -> RouteChoice {
         source: source(route.kind).to_owned(),
         name: user_name(route),
         service: service(route),
+        endpoint_source: None,
         service_tag: route.service_tag.clone(),
         address_prefix: matched.map(ToString::to_string).unwrap_or_default(),
         next_hop_type: route.next_hop.next_hop_type().name().to_owned(),

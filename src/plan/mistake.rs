@@ -16,6 +16,9 @@ pub enum PlanError {
     /// A snapshot has at most 65,536 route tables, one for each subnet and one for the gateway.
     #[error("the network has more than 65535 subnets")]
     TooManyTables,
+    /// Subnets of one network never get a tag twice while the node runs.
+    #[error("the virtual network `{0}` has had 65535 subnets: give the new ones a traffic_tag, or start the node anew")]
+    TooManySubnetTags(String),
 }
 
 /// A service tag that is referred to and not in the catalogue.

@@ -9,6 +9,8 @@
 //! | `resolve` | what is behind a next hop: NIC, service, edge |
 //! | `chains`, `compile` | classes of destinations and the rows of hops |
 //! | `ports` | numbers of ports, the same from snapshot to snapshot |
+//! | `sources` | pools and what traffic presents itself with |
+//! | [`identity`] | tags of networks and subnets, and addresses that carry them |
 //! | [`explain`] | answers for people: effective routes, next hop |
 //! | `tag_names` | what the check of a document asks of the catalogue |
 
@@ -17,11 +19,13 @@ mod compile;
 mod effective;
 mod endpoint;
 pub mod explain;
+pub mod identity;
 mod lists;
 mod mistake;
 mod ports;
 mod resolve;
 pub mod select;
+mod sources;
 pub mod table;
 mod tag_names;
 
@@ -53,6 +57,8 @@ pub struct Plan {
     /// Table of each subnet, in the order of the document.
     subnets: Vec<(SubnetRef, usize)>,
     gateway: Option<usize>,
+    /// Azure's number of the network's region; 0 where the catalogue does not say.
+    region: u16,
 }
 
 impl Plan {
@@ -86,7 +92,8 @@ impl Plan {
         }
         let (lists, missing) = builder.finish();
         let resolver = Resolver::new(&network);
-        Self { lists, resolver, missing, tables, subnets, gateway, network }
+        let region = catalogue.region_id(&network.location).unwrap_or(0);
+        Self { lists, resolver, missing, tables, subnets, gateway, region, network }
     }
 
     /// The network that was planned.
@@ -102,7 +109,7 @@ impl Plan {
         if self.missing.is_empty() { Ok(()) } else { Err(PlanError::MissingTags(self.missing.clone())) }
     }
 
-    /// Compiles the snapshot of a generation. Ports that `previous` has keep their numbers.
+    /// Compiles the snapshot of a generation. Ports that `previous` has keep their numbers, and subnets their tags.
     ///
     /// # Errors
     /// [`PlanError`], the first of [`Plan::check`] included.

@@ -8,8 +8,9 @@ use ipnet::IpNet;
 use super::PlanError;
 use super::effective::gateway_subnet;
 use super::resolve::Target;
+use super::sources::{Sources, identity_addresses};
 use crate::model::network::{Device, Network, Nic};
-use crate::snapshot::{PortEntry, PortId, PortKind, TableId};
+use crate::snapshot::{Outbound, PortEntry, PortId, PortKind, TableId};
 
 /// MTU of a port that has no device, in bytes: Ethernet's.
 const DEFAULT_MTU: u16 = 1500;
@@ -39,9 +40,10 @@ impl Ports {
     pub(crate) fn assign(
         network: &Network,
         previous: &[PortEntry],
+        sources: &Sources<'_>,
         table_of: impl Fn(Target) -> Option<TableId>,
     ) -> Result<Self, PlanError> {
-        let wanted = wanted(network, table_of);
+        let wanted = wanted(network, sources, table_of);
         let mut entries: Vec<PortEntry> = previous.iter().map(|_| vacant()).collect();
         let kept = |(entry, _, _): &(PortEntry, Target, bool)| {
             previous.iter().position(|before| before.kind == entry.kind && before.name == entry.name)
@@ -103,14 +105,31 @@ fn vacant() -> PortEntry {
         router_v4: None,
         router_v6: None,
         mtu: DEFAULT_MTU,
+        outbound: Outbound::default(),
+        endpoint_sources: Vec::new(),
+        identity_addresses: Vec::new(),
     }
 }
 
 /// The ports that a network has, and whether each has a device.
-fn wanted(network: &Network, table_of: impl Fn(Target) -> Option<TableId>) -> Vec<(PortEntry, Target, bool)> {
+fn wanted(
+    network: &Network,
+    sources: &Sources<'_>,
+    table_of: impl Fn(Target) -> Option<TableId>,
+) -> Vec<(PortEntry, Target, bool)> {
     let spaces: Vec<Arc<[IpNet]>> =
         network.virtual_networks.iter().map(|network| network.address_space.as_slice().into()).collect();
-    let every: Arc<[IpNet]> = spaces.iter().flat_map(|space| space.iter().copied()).collect();
+    let inside = spaces.iter().flat_map(|space| space.iter().copied());
+    // Nor does anybody on the internet send in the name of the node's own public addresses, or of its services.
+    let own = sources
+        .pools
+        .iter()
+        .flat_map(|pool| pool.v4.iter().copied().map(IpAddr::V4).chain(pool.v6.iter().copied().map(IpAddr::V6)));
+    let own = own
+        .chain(network.nics.iter().flat_map(|nic| nic.public_addresses.iter().copied()))
+        .chain(network.services.iter().flat_map(|service| service.addresses.iter().copied()));
+    let every: Arc<[IpNet]> = inside.clone().collect();
+    let every_and_own: Arc<[IpNet]> = inside.chain(own.map(IpNet::from)).collect();
     let mut ports = Vec::new();
     let mut add = |kind, target, device: Option<&Device>, entry: PortEntry| {
         let mtu = device.map_or(DEFAULT_MTU, |device| device.mtu);
@@ -123,6 +142,8 @@ fn wanted(network: &Network, table_of: impl Fn(Target) -> Option<TableId>) -> Ve
             addresses: nic.private_addresses.clone(),
             ip_forwarding: nic.ip_forwarding,
             address_space: spaces[nic.subnet.virtual_network].clone(),
+            outbound: sources.outbound(nic),
+            endpoint_sources: sources.endpoints(nic.subnet),
             router_v4,
             router_v6,
             ..vacant()
@@ -144,7 +165,7 @@ fn wanted(network: &Network, table_of: impl Fn(Target) -> Option<TableId>) -> Ve
     if let Some(internet) = &network.internet {
         let public = || internet.public_addresses.iter().copied();
         let entry = PortEntry {
-            refused_sources: every.clone(),
+            refused_sources: every_and_own,
             router_v4: public().find_map(v4),
             router_v6: public().find_map(v6),
             ..vacant()
@@ -155,7 +176,11 @@ fn wanted(network: &Network, table_of: impl Fn(Target) -> Option<TableId>) -> Ve
         add(PortKind::Backbone, Target::Backbone, backbone.device.as_ref(), vacant());
     }
     for (index, service) in network.services.iter().enumerate() {
-        let entry = PortEntry { addresses: service.addresses.clone(), ..vacant() };
+        let entry = PortEntry {
+            addresses: service.addresses.clone(),
+            identity_addresses: identity_addresses(&service.addresses),
+            ..vacant()
+        };
         add(PortKind::Service, Target::Service(index), service.device.as_ref(), entry);
     }
     ports

@@ -118,14 +118,14 @@ impl Resolver {
             NextHop::Gateway | NextHop::Internet if at_gateway => Err(Unroutable::NoRoute),
             NextHop::Gateway if reaches_gateway(network, own) => deliver(Target::Gateway, SourceAction::Keep, true),
             NextHop::Gateway => Err(Unroutable::NoGateway),
-            NextHop::Endpoint => match service() {
-                Some(service) => deliver(Target::Service(service), SourceAction::Keep, true),
-                None if network.backbone.is_some() => deliver(Target::Backbone, SourceAction::Keep, true),
+            NextHop::Endpoint(number) => match service() {
+                Some(service) => deliver(Target::Service(service), SourceAction::Endpoint(number), true),
+                None if network.backbone.is_some() => deliver(Target::Backbone, SourceAction::Endpoint(number), true),
                 None => Err(Unroutable::NoSuchResource),
             },
             NextHop::Internet => match service() {
-                Some(service) => deliver(Target::Service(service), SourceAction::DefaultOutbound, true),
-                None if network.internet.is_some() => deliver(Target::Internet, SourceAction::DefaultOutbound, true),
+                Some(service) => deliver(Target::Service(service), SourceAction::Outbound, true),
+                None if network.internet.is_some() => deliver(Target::Internet, SourceAction::Outbound, true),
                 None => Err(Unroutable::NoInternetEdge),
             },
         }

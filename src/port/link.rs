@@ -123,6 +123,10 @@ impl Port for Link {
         self.flush(now);
     }
 
+    fn set_persistent(&mut self, persistent: bool) -> io::Result<()> {
+        self.inner.set_persistent(persistent)
+    }
+
     fn counters(&self) -> Vec<(&'static str, u64)> {
         let mut counters = self.inner.counters();
         counters.extend([

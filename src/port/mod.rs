@@ -51,6 +51,15 @@ pub trait Port: Send {
     /// Does what is due. After it, [`Port::receive`] may have packets though the descriptor is not readable.
     fn advance(&mut self, _now: Instant) {}
 
+    /// Lets the device, with its addresses and routes, outlive the process, or not. Ports whose device is not theirs have
+    /// nothing to do.
+    ///
+    /// # Errors
+    /// When the device is gone.
+    fn set_persistent(&mut self, _persistent: bool) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Counters of the device's own, by name; shown, never interpreted.
     fn counters(&self) -> Vec<(&'static str, u64)> {
         Vec::new()

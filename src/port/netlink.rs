@@ -2,20 +2,24 @@
 //! that opened the socket (rtnetlink(7)).
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, Nla,
 };
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
-use netlink_packet_route::link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::link::{
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
+
+use super::sys;
 
 /// Room for an answer: the kernel's largest single message is below 32 KiB.
 const ANSWER: usize = 64 * 1024;
@@ -31,6 +35,17 @@ pub struct Interface {
     pub mtu: u32,
     /// Whether it is up.
     pub up: bool,
+}
+
+/// What is known of a TUN device.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TunDevice {
+    /// Whether it was made for several queues.
+    pub multi_queue: bool,
+    /// Queues that processes hold, where it was made for several; unknown for one.
+    pub queues: u32,
+    /// Its alias: what its maker wrote on it.
+    pub alias: Option<String>,
 }
 
 /// A connection to the kernel's configuration of one network namespace.
@@ -56,15 +71,7 @@ impl Netlink {
     /// # Errors
     /// When the kernel refuses to answer.
     pub fn interface(&mut self, name: &str) -> io::Result<Option<Interface>> {
-        let mut message = LinkMessage::default();
-        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
-        let answer = match self.request(RouteNetlinkMessage::GetLink(message), NLM_F_REQUEST) {
-            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return Ok(None),
-            answer => answer?,
-        };
-        let Some(RouteNetlinkMessage::NewLink(link)) = answer else {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the kernel did not answer with an interface"));
-        };
+        let Some(link) = self.link(name)? else { return Ok(None) };
         let mut interface = Interface {
             index: link.header.index,
             mac: Vec::new(),
@@ -79,6 +86,128 @@ impl Netlink {
             }
         }
         Ok(Some(interface))
+    }
+
+    /// Looks a TUN device up by its name; `None` if there is no interface of the name, or it is of another kind.
+    ///
+    /// # Errors
+    /// When the kernel refuses to answer.
+    pub fn tun(&mut self, name: &str) -> io::Result<Option<TunDevice>> {
+        // `enum` of IFLA_TUN_* in include/uapi/linux/if_link.h.
+        const TYPE: u16 = 3;
+        const MULTI_QUEUE: u16 = 7;
+        const NUM_QUEUES: u16 = 8;
+        const NUM_DISABLED_QUEUES: u16 = 9;
+        let Some(link) = self.link(name)? else { return Ok(None) };
+        let mut device = TunDevice::default();
+        let mut is_tun = false;
+        for attribute in link.attributes {
+            match attribute {
+                LinkAttribute::IfAlias(alias) => device.alias = Some(alias),
+                LinkAttribute::LinkInfo(infos) => {
+                    let tun = infos.into_iter().find_map(|info| match info {
+                        LinkInfo::Data(InfoData::Tun(values)) => Some(values),
+                        _ => None,
+                    });
+                    for value in tun.into_iter().flatten() {
+                        let mut bytes = vec![0; value.value_len()];
+                        value.emit_value(&mut bytes);
+                        let number = || <[u8; 4]>::try_from(bytes.as_slice()).map_or(0, u32::from_ne_bytes);
+                        match value.kind() {
+                            TYPE => is_tun = bytes == [sys::IFF_TUN as u8],
+                            MULTI_QUEUE => device.multi_queue = bytes == [1],
+                            NUM_QUEUES | NUM_DISABLED_QUEUES => device.queues += number(),
+                            _ => {}
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(is_tun.then_some(device))
+    }
+
+    fn link(&mut self, name: &str) -> io::Result<Option<LinkMessage>> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        match self.request(RouteNetlinkMessage::GetLink(message), NLM_F_REQUEST) {
+            Ok(Some(RouteNetlinkMessage::NewLink(link))) => Ok(Some(link)),
+            Ok(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "the kernel did not answer with an interface")),
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes an alias on an interface, for people and for [`Netlink::tun`].
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn set_alias(&mut self, index: u32, alias: &str) -> io::Result<()> {
+        self.set_attribute(index, LinkAttribute::IfAlias(alias.to_owned()))
+    }
+
+    /// The addresses of an interface with their prefix lengths, link-local ones of IPv6 left out.
+    ///
+    /// # Errors
+    /// When the kernel refuses to answer.
+    pub fn addresses(&mut self, index: u32) -> io::Result<Vec<IpNet>> {
+        let mut request = AddressMessage::default();
+        request.header.index = index;
+        let mut addresses = Vec::new();
+        self.dump(RouteNetlinkMessage::GetAddress(request), |message| {
+            let RouteNetlinkMessage::NewAddress(message) = message else { return };
+            let address = message.attributes.iter().find_map(|attribute| match attribute {
+                AddressAttribute::Address(address) => Some(*address),
+                _ => None,
+            });
+            let link_local = |address: &IpAddr| matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+            if message.header.index == index
+                && let Some(address) = address.filter(|address| !link_local(address))
+                && let Ok(address) = IpNet::new(address, message.header.prefix_len)
+            {
+                addresses.push(address);
+            }
+        })?;
+        Ok(addresses)
+    }
+
+    /// The routes of the main table that [`Netlink::add_route`] made, with their next hops.
+    ///
+    /// # Errors
+    /// When the kernel refuses to answer.
+    pub fn routes(&mut self, index: u32) -> io::Result<Vec<(IpNet, Option<IpAddr>)>> {
+        let mut routes = Vec::new();
+        for (family, any) in [
+            (AddressFamily::Inet, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+            (AddressFamily::Inet6, IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
+        ] {
+            let mut request = RouteMessage::default();
+            request.header.address_family = family;
+            request.header.table = RouteHeader::RT_TABLE_MAIN;
+            request.header.protocol = RouteProtocol::Static;
+            request.attributes.push(RouteAttribute::Oif(index));
+            self.dump(RouteNetlinkMessage::GetRoute(request), |message| {
+                let RouteNetlinkMessage::NewRoute(message) = message else { return };
+                let (mut destination, mut via, mut out) = (any, None, None);
+                for attribute in &message.attributes {
+                    match attribute {
+                        RouteAttribute::Destination(RouteAddress::Inet(address)) => destination = (*address).into(),
+                        RouteAttribute::Destination(RouteAddress::Inet6(address)) => destination = (*address).into(),
+                        RouteAttribute::Gateway(RouteAddress::Inet(address)) => via = Some((*address).into()),
+                        RouteAttribute::Gateway(RouteAddress::Inet6(address)) => via = Some((*address).into()),
+                        RouteAttribute::Oif(index) => out = Some(*index),
+                        _ => {}
+                    }
+                }
+                let ours = out == Some(index)
+                    && message.header.table == RouteHeader::RT_TABLE_MAIN
+                    && message.header.protocol == RouteProtocol::Static;
+                if ours && let Ok(prefix) = IpNet::new(destination, message.header.destination_prefix_length) {
+                    routes.push((prefix, via));
+                }
+            })?;
+        }
+        Ok(routes)
     }
 
     /// Brings an interface up.
@@ -190,6 +319,35 @@ impl Netlink {
 
     /// Sends one message and waits for its one answer: `None` where it is an acknowledgement.
     fn request(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<Option<RouteNetlinkMessage>> {
+        self.send(message, flags)?;
+        let mut answer = None;
+        self.receive(|payload| match payload {
+            NetlinkPayload::InnerMessage(message) => {
+                answer = Some(message);
+                true
+            }
+            _ => true,
+        })?;
+        Ok(answer)
+    }
+
+    /// Asks for a list, narrowed down by the kernel where it knows how to (since 4.20): what comes may be more.
+    fn dump(&mut self, message: RouteNetlinkMessage, mut each: impl FnMut(RouteNetlinkMessage)) -> io::Result<()> {
+        let _older_kernel = self.socket.set_netlink_get_strict_chk(true);
+        let result = self.send(message, NLM_F_REQUEST | NLM_F_DUMP).and_then(|()| {
+            self.receive(|payload| match payload {
+                NetlinkPayload::InnerMessage(message) => {
+                    each(message);
+                    false
+                }
+                _ => true,
+            })
+        });
+        let _older_kernel = self.socket.set_netlink_get_strict_chk(false);
+        result
+    }
+
+    fn send(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
         self.sequence += 1;
         let mut header = NetlinkHeader::default();
         header.flags = flags;
@@ -199,6 +357,11 @@ impl Netlink {
         let mut bytes = vec![0; request.buffer_len()];
         request.serialize(&mut bytes);
         self.socket.send(&bytes, 0)?;
+        Ok(())
+    }
+
+    /// Receives what answers the last request, until `last` says that nothing follows.
+    fn receive(&mut self, mut last: impl FnMut(NetlinkPayload<RouteNetlinkMessage>) -> bool) -> io::Result<()> {
         loop {
             let mut answer = Vec::with_capacity(ANSWER);
             self.socket.recv(&mut answer, 0)?;
@@ -212,12 +375,14 @@ impl Netlink {
                 if message.header.sequence_number != self.sequence {
                     continue;
                 }
-                return match message.payload {
-                    NetlinkPayload::Error(error) if error.code.is_none() => Ok(None),
-                    NetlinkPayload::Error(error) => Err(error.to_io()),
-                    NetlinkPayload::InnerMessage(message) => Ok(Some(message)),
-                    _ => Ok(None),
-                };
+                match message.payload {
+                    NetlinkPayload::Error(error) if error.code.is_some() => return Err(error.to_io()),
+                    payload => {
+                        if last(payload) {
+                            return Ok(());
+                        }
+                    }
+                }
             }
         }
     }
@@ -275,7 +440,19 @@ mod tests {
 
     #[test]
     fn an_interface_that_is_not_there_is_none() {
-        assert_eq!(Netlink::open().expect("open").interface("ss-port-none").expect("ask"), None);
+        let mut netlink = Netlink::open().expect("open");
+        assert_eq!(netlink.interface("ss-port-none").expect("ask"), None);
+        assert_eq!(netlink.tun("ss-port-none").expect("ask"), None);
+        assert_eq!(netlink.tun("lo").expect("ask"), None, "it is of another kind");
+    }
+
+    #[test]
+    fn addresses_are_those_of_the_interface() {
+        let mut netlink = Netlink::open().expect("open");
+        let loopback: IpNet = "127.0.0.1/8".parse().expect("a net");
+        assert!(netlink.addresses(1).expect("ask").contains(&loopback));
+        assert_eq!(netlink.addresses(0x7fff_fff0).unwrap_or_default(), []);
+        assert_eq!(netlink.routes(0x7fff_fff0).unwrap_or_default(), []);
     }
 
     #[test]

@@ -137,6 +137,10 @@ impl Port for Pcap {
         }
     }
 
+    fn set_persistent(&mut self, persistent: bool) -> io::Result<()> {
+        self.inner.set_persistent(persistent)
+    }
+
     fn counters(&self) -> Vec<(&'static str, u64)> {
         let mut counters = self.inner.counters();
         counters.extend([("pcap_packets", self.packets), ("pcap_failures", self.failures)]);

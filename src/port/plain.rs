@@ -20,8 +20,8 @@ pub(crate) struct Plain {
     cut_in_software: u64,
 }
 
-/// Makes a TUN device in the network namespace of the calling thread. An existing one of the name that nobody holds would
-/// be taken over: the caller looks first.
+/// Makes a TUN device in the network namespace of the calling thread. An existing one of the name that nobody holds is
+/// taken over: a caller that does not want that looks first.
 pub(crate) fn open(name: &str) -> io::Result<Plain> {
     if name.is_empty() || name.len() > sys::NAME_MAX {
         return Err(io::Error::from(io::ErrorKind::InvalidInput));
@@ -71,6 +71,10 @@ impl Port for Plain {
 
     fn readable(&self) -> Option<BorrowedFd<'_>> {
         Some(sys::borrow_interface(&self.interface))
+    }
+
+    fn set_persistent(&mut self, persistent: bool) -> io::Result<()> {
+        sys::tun_set_persistent(sys::borrow_interface(&self.interface), persistent)
     }
 
     fn counters(&self) -> Vec<(&'static str, u64)> {

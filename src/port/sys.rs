@@ -50,6 +50,7 @@ const _: () = assert!(size_of::<InterfaceRequest>() == size_of::<libc::ifreq>())
 
 // The driver's numbers are declared with `int` whatever they really take.
 const TUNSETIFF: Opcode = opcode::write::<libc::c_int>(b'T', 202);
+const TUNSETPERSIST: Opcode = opcode::write::<libc::c_int>(b'T', 203);
 const TUNGETFEATURES: Opcode = opcode::read::<libc::c_uint>(b'T', 207);
 const TUNSETOFFLOAD: Opcode = opcode::write::<libc::c_uint>(b'T', 208);
 const TUNSETVNETHDRSZ: Opcode = opcode::write::<libc::c_int>(b'T', 216);
@@ -81,6 +82,13 @@ pub(crate) fn tun_features(fd: BorrowedFd<'_>) -> io::Result<u32> {
 pub(crate) fn tun_set_offload(fd: BorrowedFd<'_>, mask: u32) -> io::Result<()> {
     // SAFETY: TUNSETOFFLOAD takes the mask itself as its argument and touches no memory of ours.
     unsafe { ioctl::ioctl(fd, IntegerSetter::<TUNSETOFFLOAD>::new_usize(mask as usize)) }?;
+    Ok(())
+}
+
+/// Lets the device outlive its descriptors, or end with the last of them (`TUNSETPERSIST`).
+pub(crate) fn tun_set_persistent(fd: BorrowedFd<'_>, persistent: bool) -> io::Result<()> {
+    // SAFETY: TUNSETPERSIST takes the value itself as its argument and touches no memory of ours.
+    unsafe { ioctl::ioctl(fd, IntegerSetter::<TUNSETPERSIST>::new_usize(usize::from(persistent))) }?;
     Ok(())
 }
 
@@ -175,6 +183,7 @@ mod tests {
     #[test]
     fn opcodes_are_those_of_if_tun_h() {
         assert_eq!(TUNSETIFF, 0x4004_54ca);
+        assert_eq!(TUNSETPERSIST, 0x4004_54cb);
         assert_eq!(TUNGETFEATURES, 0x8004_54cf);
         assert_eq!(TUNSETOFFLOAD, 0x4004_54d0);
         assert_eq!(TUNSETVNETHDRSZ, 0x4004_54d8);
@@ -188,6 +197,7 @@ mod tests {
         assert_eq!(tun_attach(fd, "x", IFF_TUN).expect_err("attach").raw_os_error(), Some(libc::ENOTTY));
         assert_eq!(tun_features(fd).expect_err("features").raw_os_error(), Some(libc::ENOTTY));
         assert_eq!(tun_set_offload(fd, 0).expect_err("offload").raw_os_error(), Some(libc::ENOTTY));
+        assert_eq!(tun_set_persistent(fd, true).expect_err("persist").raw_os_error(), Some(libc::ENOTTY));
         assert_eq!(tun_set_header_size(fd, 10).expect_err("size").raw_os_error(), Some(libc::ENOTTY));
         for result in [packet_set_vnet_header(fd), packet_ignore_outgoing(fd), packet_all_multicast(fd, 1)] {
             assert_eq!(result.expect_err("option").raw_os_error(), Some(libc::ENOTSOCK));

@@ -8,7 +8,8 @@
 //!
 //! A device of one queue is opened without `IFF_MULTI_QUEUE`: the kernel then keeps no table of flows for it, and
 //! another process cannot attach to it. Exclusive creation (`IFF_TUN_EXCL`) refuses a device that exists, whoever made
-//! it; so the offload mask and header size of an older life cannot linger either.
+//! it, unless one is to be taken over that an earlier process left. Header size and offload mask belong to the device and
+//! stay with it: both are always set.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -71,7 +72,7 @@ pub(crate) enum TunError {
     NoOffload,
     /// The driver lacks queues.
     NoQueues,
-    /// An interface of the name exists.
+    /// An interface of the name exists, or is in use.
     Exists,
     /// A step failed.
     Step(&'static str, io::Error),
@@ -83,8 +84,9 @@ pub(crate) fn open_driver() -> io::Result<OwnedFd> {
     Ok(rustix::fs::open("/dev/net/tun", flags, Mode::empty())?)
 }
 
-/// Makes a TUN device in the network namespace of the calling thread and gives one port for each queue.
-pub(crate) fn open(name: &str, queues: u16) -> Result<Vec<Tun>, TunError> {
+/// Makes a TUN device in the network namespace of the calling thread and gives one port for each queue. With `take_over`
+/// a device of the name that nobody holds is attached to instead.
+pub(crate) fn open(name: &str, queues: u16, take_over: bool) -> Result<Vec<Tun>, TunError> {
     let queues = queues.max(1);
     let mut flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR;
     if queues > 1 {
@@ -101,7 +103,7 @@ pub(crate) fn open(name: &str, queues: u16) -> Result<Vec<Tun>, TunError> {
             if features & u32::from(flags & IFF_MULTI_QUEUE) != u32::from(flags & IFF_MULTI_QUEUE) {
                 return Err(TunError::NoQueues);
             }
-            IFF_TUN_EXCL
+            if take_over { 0 } else { IFF_TUN_EXCL }
         } else {
             0
         };
@@ -266,6 +268,10 @@ impl Port for Tun {
 
     fn readable(&self) -> Option<BorrowedFd<'_>> {
         Some(self.fd.as_fd())
+    }
+
+    fn set_persistent(&mut self, persistent: bool) -> io::Result<()> {
+        sys::tun_set_persistent(self.fd.as_fd(), persistent)
     }
 
     fn counters(&self) -> Vec<(&'static str, u64)> {

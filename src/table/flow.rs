@@ -9,13 +9,15 @@
 //! - Keys are found through an index (`index.rs`) of 4 bytes an entry, cut into segments that grow one by one: no insert
 //!   moves more than about 2000 entries.
 //! - Each record is in a timer wheel ([`crate::table::timer`]), where packets need not touch it: the user keeps the time
-//!   of the last packet in the state and answers with a new deadline when the old one is due.
+//!   of the last packet in the state and answers with a new deadline when the old one is due. Flows that may be ended
+//!   early are in a wheel of their own, so that one is found without a search where room is needed.
 //! - The hash is keyed (`hash.rs`) with the seed, which has to be random and secret for each process.
 //!
 //! A flow of IPv4 with 64 bytes of state takes 112 bytes for its record and 10 to 15 for its two index entries.
 //!
 //! # Invariants
-//! - A record in use is in the index by both keys (by one if they are equal) and in the wheel; others are in neither.
+//! - A record in use is in the index by both keys (by one if they are equal) and in one of the wheel's two halves, the
+//!   transient or the lasting one; others are in neither.
 //! - No key belongs to two flows.
 //! - [`FlowTable::lookup`] changes nothing and allocates nothing.
 
@@ -154,6 +156,11 @@ impl<A, S> Timers for Records<A, S> {
     fn timer(&mut self, record: u32) -> Option<&mut Timer> {
         self.0.get_mut(record as usize).map(|record| &mut record.timer)
     }
+
+    #[inline]
+    fn peek(&self, record: u32) -> Option<&Timer> {
+        self.0.get(record as usize).map(|record| &record.timer)
+    }
 }
 
 /// Most flows of one table: what the index's payload can number beside the direction.
@@ -194,6 +201,15 @@ impl<A: Address, S: Copy> FlowTable<A, S> {
         }
     }
 
+    /// Makes room in an empty table for this many flows at once: for taking in many that are known.
+    pub fn reserve(&mut self, flows: usize) {
+        let flows = flows.min(self.limit);
+        self.records.0.reserve_exact(flows.saturating_sub(self.records.0.len()));
+        if self.is_empty() {
+            self.index.reserve(flows.saturating_mul(2));
+        }
+    }
+
     /// The hash of a key, for [`Self::prefetch`] and [`Self::lookup_hashed`].
     #[inline]
     pub fn hash(&self, key: &FlowKey<A>) -> u64 {
@@ -229,8 +245,8 @@ impl<A: Address, S: Copy> FlowTable<A, S> {
         Some((FlowId { place: payload >> 1, generation }, direction))
     }
 
-    /// Makes a flow that is due at `deadline` (milliseconds of the caller's clock). If both keys are equal, its packets
-    /// are found as forward.
+    /// Makes a flow that is due at `deadline` (milliseconds of the caller's clock); a `transient` one may be found by
+    /// [`Self::oldest_transient`] before. If both keys are equal, its packets are found as forward.
     ///
     /// # Errors
     /// If a key belongs to a flow (the forward one is looked at first), or the table is full. Nothing has changed then.
@@ -240,6 +256,7 @@ impl<A: Address, S: Copy> FlowTable<A, S> {
         reverse: FlowKey<A>,
         state: S,
         deadline: u64,
+        transient: bool,
     ) -> Result<FlowId, Refused> {
         let (forward_hash, reverse_hash) = (self.hash(&forward), self.hash(&reverse));
         if let Some((flow, _)) = self.lookup_hashed(forward_hash, &forward) {
@@ -258,9 +275,9 @@ impl<A: Address, S: Copy> FlowTable<A, S> {
             self.give_back(place);
             return Err(Refused::Full);
         }
-        self.wheel.set(&mut self.records, place, deadline);
+        self.wheel.set(&mut self.records, place, deadline, transient);
         self.used += 1;
-        let generation = self.records.timer(place).map_or(0, |timer| timer.owner);
+        let generation = self.records.peek(place).map_or(0, |timer| timer.owner);
         Ok(FlowId { place, generation })
     }
 
@@ -299,15 +316,38 @@ impl<A: Address, S: Copy> FlowTable<A, S> {
         Some(removed)
     }
 
-    /// Moves the deadline of a flow (milliseconds), earlier or later. Packets need not do this: see [`Self::expire`].
-    pub fn set_deadline(&mut self, flow: FlowId, deadline: u64) {
+    /// Moves the deadline of a flow (milliseconds), earlier or later, and says whether it is transient from now on. Packets
+    /// need not do this: see [`Self::expire`].
+    pub fn set_deadline(&mut self, flow: FlowId, deadline: u64, transient: bool) {
         if self.record(flow).is_some() {
-            self.wheel.set(&mut self.records, flow.place, deadline);
+            self.wheel.set(&mut self.records, flow.place, deadline, transient);
         }
     }
 
-    /// Asks what to do with flows whose deadline has passed at `now`: `Some` keeps the flow until another deadline,
-    /// `None` ends it. Returns how many ended.
+    /// The transient flow whose deadline comes first, of those that are accepted by id, forward key, reverse key and
+    /// state: what may be ended where room is needed. At most `budget` flows are looked at, so there may be one although
+    /// none is found, or an earlier one. Flows of one slot of the wheel are looked at in the order in which their
+    /// deadlines were set, and the earliest of them is taken; where all lifetimes are equal that is the first one.
+    ///
+    /// A deadline is the one that was set, which packets need not have moved since: the time of the last packet in the
+    /// state tells `accept` whether the flow is really idle.
+    pub fn oldest_transient(
+        &self,
+        budget: usize,
+        mut accept: impl FnMut(FlowId, &FlowKey<A>, &FlowKey<A>, &S) -> bool,
+    ) -> Option<FlowId> {
+        let accept = |place: u32| {
+            self.records.0.get(place as usize).is_some_and(|record| {
+                let flow = FlowId { place, generation: record.timer.owner };
+                accept(flow, &record.forward, &record.reverse, &record.state)
+            })
+        };
+        let place = self.wheel.earliest_transient(&self.records, budget, accept)?;
+        self.records.peek(place).map(|timer| FlowId { place, generation: timer.owner })
+    }
+
+    /// Asks what to do with flows whose deadline has passed at `now`: `Some` keeps the flow until another deadline, as
+    /// transient or lasting as it was, `None` ends it. Returns how many ended.
     ///
     /// A flow is asked about at its deadline or up to 64 ms later, never earlier, and once in a call. `budget` bounds
     /// the work of the call: flows asked about, plus timers on their way down the wheel. If it didn't suffice,
@@ -328,12 +368,12 @@ impl<A: Address, S: Copy> FlowTable<A, S> {
         let mut ended = 0;
         // Nobody is asked twice, also at the end of time, where there is no later deadline.
         for _ in 0..self.used {
-            let Some(place) = self.wheel.next_due(&mut self.records, now, &mut budget) else { break };
+            let Some((place, transient)) = self.wheel.next_due(&mut self.records, now, &mut budget) else { break };
             let Some(record) = self.records.0.get(place as usize) else { break };
             let flow = FlowId { place, generation: record.timer.owner };
             match verdict(flow, &record.state) {
                 Some(deadline) => {
-                    self.wheel.set(&mut self.records, place, deadline.max(Wheel::tick_after(now)));
+                    self.wheel.set(&mut self.records, place, deadline.max(Wheel::tick_after(now)), transient);
                 }
                 None => {
                     let Some(removed) = self.remove(flow) else { continue };
@@ -381,11 +421,14 @@ impl<A: Address, S: Copy> FlowTable<A, S> {
         })
     }
 
-    /// The flow with the lowest [`FlowId::index`] not below `cursor`, for walking the table in steps: go on from the
-    /// index after it. Flows made or ended meanwhile may be seen or not; all others are seen once.
-    pub fn occupied_from(&self, cursor: u32) -> Option<FlowId> {
-        let rest = self.records.0.get(cursor as usize..)?;
-        let (record, place) = rest.iter().zip(cursor..).find(|(record, _)| record.in_use())?;
+    /// Places that have had a flow: the [`FlowId::index`] of every flow is below. For walking the table in steps.
+    pub fn places(&self) -> u32 {
+        self.records.0.len() as u32
+    }
+
+    /// The flow of a place, if it is in use.
+    pub fn at(&self, place: u32) -> Option<FlowId> {
+        let record = self.records.0.get(place as usize).filter(|record| record.in_use())?;
         Some(FlowId { place, generation: record.timer.owner })
     }
 

@@ -57,6 +57,17 @@ impl Index {
         }
     }
 
+    /// Sizes segments that have nothing yet for this many entries of the whole index, so that none grows on the way there.
+    pub(crate) fn reserve(&mut self, entries: usize) {
+        let count = self.segments.len();
+        // A tenth more for segments that the hash gives more than their share, and room above four fifths.
+        let share = entries.div_ceil(count);
+        let length = (share + share / 10 + SEGMENT_FIRST) * 5 / 4;
+        for segment in self.segments.iter_mut().filter(|segment| segment.entries.is_empty()) {
+            segment.entries = vec![0; length];
+        }
+    }
+
     /// Finds the payload with this hash that `is_it` says yes to.
     #[inline]
     pub(crate) fn find(&self, hash: u64, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {

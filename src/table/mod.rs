@@ -1,11 +1,15 @@
-//! Prefix table, flow table, timers, port selection, and who owns which flow. Knows no Azure word, uses nothing else of
-//! the crate, and never panics on any input.
+//! Prefix table, flow table, timers, port selection, mappings of translated sockets, packets in fragments, who owns which
+//! flow, and how many flows there may be. Knows no Azure word, uses nothing else of the crate, and never panics on any input.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 pub mod directory;
 pub mod flow;
+pub mod fragments;
 mod hash;
 mod index;
+pub mod mapping;
 pub mod port_pool;
 pub mod prefix;
+pub mod quota;
+mod slots;
 pub mod timer;

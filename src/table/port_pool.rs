@@ -1,8 +1,8 @@
 //! Source ports (and ICMP identifiers, which are used alike) for address translation.
 //!
-//! Each worker owns a slice of every port range, so two workers never give out the same port and need no lock. A port
-//! is looked for from a random place on (RFC 6056, section 3.3.1): an observer can't guess the next one, and the search
-//! is short as long as the slice isn't nearly full.
+//! Workers give out ports of the same ranges; that no two give out the same one towards a destination is for whoever is
+//! asked whether a port is free. A port is looked for from a random place on (RFC 6056, section 3.3.1): an observer can't
+//! guess the next one, and the search is short as long as the range isn't nearly full.
 
 /// An inclusive range of ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -29,20 +29,6 @@ impl PortRange {
         self.first <= port && port <= self.last
     }
 
-    /// The part of this range that belongs to worker `index` of `workers`. The parts are disjoint, together the whole
-    /// range, and their sizes differ by one at most. None for a worker that there isn't or that gets no port.
-    pub const fn slice(self, index: u16, workers: u16) -> Option<Self> {
-        if index >= workers {
-            return None;
-        }
-        let (count, index, workers) = (self.count() as u64, index as u64, workers as u64);
-        let (start, end) = (count * index / workers, count * (index + 1) / workers);
-        if start == end {
-            return None;
-        }
-        Some(Self { first: self.first + start as u16, last: self.first + (end - 1) as u16 })
-    }
-
     /// Picks a port: the first one that `is_free` accepts, from a place on that `random` decides, going round once. At
     /// most `attempts` ports are asked for, so that a full range costs a packet no more than that. The same number and
     /// the same answers give the same port.
@@ -65,21 +51,6 @@ mod tests {
     use super::*;
 
     const RANGE: PortRange = PortRange { first: 1024, last: 65535 };
-
-    #[test]
-    fn slices_are_disjoint_and_complete() {
-        for range in [RANGE, PortRange { first: 0, last: 65535 }, PortRange { first: 5, last: 7 }] {
-            for workers in [1, 2, 3, 7, 64] {
-                let ports: Vec<u16> = (0..workers)
-                    .filter_map(|index| range.slice(index, workers))
-                    .flat_map(|slice| slice.first..=slice.last)
-                    .collect();
-                assert_eq!(ports, (range.first..=range.last).collect::<Vec<_>>(), "{workers} workers");
-            }
-        }
-        assert_eq!(RANGE.slice(2, 2), None);
-        assert_eq!(PortRange { first: 5, last: 5 }.slice(0, 2), None);
-    }
 
     #[test]
     fn every_port_is_found_when_it_is_the_last_free_one() {
@@ -115,6 +86,5 @@ mod tests {
         let reversed = PortRange { first: 2, last: 1 };
         assert_eq!(reversed.count(), 0);
         assert_eq!(reversed.pick(7, 9, |_| true), None);
-        assert_eq!(reversed.slice(0, 1), None);
     }
 }

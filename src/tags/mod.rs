@@ -207,6 +207,19 @@ impl Catalogue {
             .find(|tag| !tag.region.is_empty())
     }
 
+    /// Azure's number of a region in any spelling. None where no tag of the region tells it.
+    pub fn region_id(&self, location: &str) -> Option<u16> {
+        let spellings = self.regions.spellings(location);
+        let of_region = |tag: &&Tag| tag.region_id != 0 && spellings.contains(&region::normal(&tag.region));
+        self.tags.iter().find(of_region).and_then(|tag| u16::try_from(tag.region_id).ok())
+    }
+
+    /// The region that has a number, as Azure Resource Manager spells it if the catalogue tells (`westeurope`).
+    pub fn region_of_id(&self, id: u16) -> Option<String> {
+        let tag = self.tags.iter().find(|tag| tag.region_id == u32::from(id) && !tag.region.is_empty())?;
+        Some(self.regions.resource_manager(&tag.region))
+    }
+
     /// Figures about the catalogue.
     pub fn statistics(&self) -> Statistics {
         Statistics::of(self)

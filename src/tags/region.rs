@@ -66,9 +66,16 @@ impl Regions {
         let others: Vec<_> = others.collect();
         std::iter::once(own).chain(others).collect()
     }
+
+    /// The region of a tag's `region` field as Azure Resource Manager spells it: `centralfrance` as `francecentral`.
+    pub(super) fn resource_manager(&self, field: &str) -> String {
+        let field = normal(field);
+        let suffix = self.pairs.iter().find(|(_, region)| *region == field).map(|(suffix, _)| suffix.clone());
+        suffix.unwrap_or(field)
+    }
 }
 
 /// Lower case without spaces: `West Europe` as `westeurope`.
-fn normal(location: &str) -> String {
+pub(super) fn normal(location: &str) -> String {
     location.chars().filter(|c| !c.is_whitespace()).map(|c| c.to_ascii_lowercase()).collect()
 }

@@ -46,8 +46,15 @@ pub struct Report {
     pub flows_reset: u64,
     /// Other flows that moved or ended after a change.
     pub flows_moved: u64,
+    /// Flows ended for others because there was no room.
+    pub flows_evicted: u64,
     /// Flows now.
     pub flows: u64,
+    /// Most flows that there may be; [`Report::sum`] leaves it to whoever has the snapshot.
+    #[serde(default)]
+    pub flow_limit: u64,
+    /// Fragments that wait for the first of their packet now.
+    pub fragments_held: u64,
     /// What the devices count themselves, by port; [`Report::sum`] leaves it to whoever has the devices.
     pub ports: BTreeMap<String, BTreeMap<String, u64>>,
 }
@@ -82,15 +89,17 @@ impl Report {
             report.flows_kept += worker.flows_kept.get();
             report.flows_reset += worker.flows_reset.get();
             report.flows_moved += worker.flows_moved.get();
+            report.flows_evicted += worker.flows_evicted.get();
             report.flows += worker.flows.get();
+            report.fragments_held += worker.fragments_held.get();
         }
         report
     }
 
-    /// Packets that were received and have not come to an end: 0 in a node at rest.
+    /// Packets that were received, have not come to an end and are not held: 0 in a node at rest.
     pub fn unaccounted(&self) -> i128 {
         let ended = self.forwarded + self.answered.values().sum::<u64>() + self.dropped.values().sum::<u64>();
-        i128::from(self.received) - i128::from(ended)
+        i128::from(self.received) - i128::from(ended) - i128::from(self.fragments_held)
     }
 }
 

@@ -1,47 +1,45 @@
 //! Starting, asking and stopping the workers of a node.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 use rustix::event::epoll;
 
 use super::hand_over::Rings;
 use super::ports::{PortReport, Ports};
-use super::run::Worker;
+use super::run::{Clock, Worker};
 use super::shared::{Adopted, Command, Waker};
 use crate::path::DropReason;
 use crate::path::Forwarder;
 use crate::path::counters::Counters;
 use crate::path::forwarder::{FlowSummary, Settings as PathSettings};
+use crate::path::redecide::Foreseen;
+use crate::path::save::{Refused, SavedFlow};
+use crate::path::shared::Shared;
 use crate::port::Port;
-use crate::snapshot::{PortId, Publisher};
-use crate::table::directory::Directory;
-use crate::table::port_pool::PortRange;
+use crate::snapshot::{PortId, Publisher, Snapshot};
 
 /// How long the control side waits for a worker's answer.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// Ports that translations use: the ones below are for servers (RFC 6056 section 3.2).
-const PORTS: PortRange = PortRange { first: 1024, last: u16::MAX };
 
 /// What workers are made with.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// How many workers; each owns one queue of every port.
     pub workers: u16,
-    /// Most flows of each address family and worker.
+    /// Most flows that the tables of each family and worker can ever have; the snapshot's limits may be lower.
     pub flow_limit: usize,
     /// Seed of the flow tables and of port selection: random in a node, fixed in tests.
     pub seed: u64,
 }
 
 impl Settings {
-    /// Settings with Azure's 500,000 flows of a NIC as each worker's bound and a random seed.
-    pub fn new(workers: u16) -> Self {
-        Self { workers: workers.max(1), flow_limit: 500_000, seed: fastrand::u64(..) }
+    /// Settings with a random seed.
+    pub fn new(workers: u16, flow_limit: u32) -> Self {
+        Self { workers: workers.max(1), flow_limit: flow_limit as usize, seed: fastrand::u64(..) }
     }
 }
 
@@ -53,13 +51,58 @@ struct Side {
     waker: Waker,
     adopted: Arc<Adopted>,
     counters: Arc<Counters>,
-    thread: Option<JoinHandle<()>>,
 }
 
 /// The running workers. Dropping it stops them.
 pub struct Handle {
     workers: Vec<Side>,
     rings: Arc<Rings>,
+    shared: Arc<Shared>,
+    clock: Clock,
+    /// By worker; none once they are stopped.
+    threads: Mutex<Vec<JoinHandle<Forwarder>>>,
+}
+
+/// What became of flows that were to be restored.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// Flows that live on.
+    pub restored: u64,
+    /// Flows whose time is over.
+    pub expired: u64,
+    /// Flows that there is no room for, or that another one contradicts.
+    pub refused: u64,
+}
+
+/// What workers that have stopped leave.
+pub struct Stopped {
+    /// When the last one had stopped.
+    pub at: SystemTime,
+    /// The path of each worker by its number; none where a worker has panicked.
+    forwarders: Vec<Option<Forwarder>>,
+    clock: Clock,
+}
+
+impl Stopped {
+    /// Workers that had nothing.
+    pub fn empty() -> Self {
+        Self { at: SystemTime::now(), forwarders: Vec::new(), clock: Clock::starting_at(0) }
+    }
+
+    /// How many flows they had.
+    pub fn flow_count(&self) -> usize {
+        self.forwarders.iter().flatten().map(Forwarder::flow_count).sum()
+    }
+
+    /// Visits every flow with its worker's number.
+    pub fn save(&self, mut visit: impl FnMut(u16, SavedFlow)) {
+        let now = self.clock.milliseconds(Instant::now());
+        for (number, forwarder) in (0..).zip(&self.forwarders) {
+            if let Some(forwarder) = forwarder {
+                forwarder.save(now, |flow| visit(number, flow));
+            }
+        }
+    }
 }
 
 impl Handle {
@@ -68,28 +111,46 @@ impl Handle {
     /// # Errors
     /// When the system refuses a descriptor or a thread.
     pub fn start(publisher: Arc<Publisher>, ports: Vec<PortQueues>, settings: &Settings) -> io::Result<Self> {
+        Self::resume(publisher, ports, settings, Vec::new()).map(|(handle, _)| handle)
+    }
+
+    /// Starts the workers on their ports with the flows of workers before them, by the number that those had. Where
+    /// there is no such worker, flows are spread over those that there are. They are decided again before or when a
+    /// packet meets them.
+    ///
+    /// # Errors
+    /// When the system refuses a descriptor or a thread.
+    pub fn resume(
+        publisher: Arc<Publisher>,
+        ports: Vec<PortQueues>,
+        settings: &Settings,
+        flows: Vec<Vec<SavedFlow>>,
+    ) -> io::Result<(Self, Restored)> {
         let count = settings.workers.max(1);
         let wakers = (0..count).map(|_| Waker::new()).collect::<io::Result<Vec<_>>>()?;
         let rings = Arc::new(Rings::new(wakers.clone()));
-        let directory = (count > 1).then(|| Arc::new(Directory::new()));
-        let start = Instant::now();
-        let mut handle = Self { workers: Vec::new(), rings: rings.clone() };
-        for (number, waker) in (0..count).zip(wakers) {
+        let shared = Arc::new(Shared::new(count));
+        let oldest = flows.iter().flatten().map(SavedFlow::age).max().unwrap_or(0);
+        let clock = Clock::starting_at(oldest);
+        let mut forwarders = Vec::with_capacity(usize::from(count));
+        for number in 0..count {
             let counters = Arc::new(Counters::new());
-            let forwarder = Forwarder::new(
-                publisher.current(),
-                counters.clone(),
-                PathSettings {
-                    flow_limit: settings.flow_limit,
-                    seed: settings.seed,
-                    worker: number,
-                    port_range: PORTS.slice(number, count).unwrap_or(PORTS),
-                    directory: directory.clone(),
-                },
-            );
+            let settings = PathSettings {
+                flow_limit: settings.flow_limit,
+                seed: settings.seed,
+                worker: number,
+                shared: shared.clone(),
+            };
+            forwarders.push((Forwarder::new(publisher.current(), counters.clone(), settings), counters));
+        }
+        let restored = restore(forwarders.iter_mut().map(|(forwarder, _)| forwarder), oldest, flows);
+
+        let mut handle = Self { workers: Vec::new(), rings: rings.clone(), shared, clock, threads: Mutex::default() };
+        let mut shares = shares(usize::from(count), ports).into_iter();
+        for ((number, waker), (forwarder, counters)) in (0..count).zip(wakers).zip(forwarders) {
             let (commands, received) = unbounded();
             let adopted = Arc::new(Adopted::default());
-            let worker = Worker {
+            let mut worker = Worker {
                 number,
                 forwarder,
                 ports: Ports::new(epoll::create(epoll::CreateFlags::CLOEXEC)?),
@@ -98,14 +159,18 @@ impl Handle {
                 waker: waker.clone(),
                 adopted: adopted.clone(),
                 rings: rings.clone(),
-                start,
-                sweeping: false,
+                clock,
+                sweeping: restored.restored > 0,
+                foreseeing: Vec::new(),
             };
+            for (id, port) in shares.next().into_iter().flatten() {
+                worker.ports.add(id, port);
+            }
             let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || worker.run())?;
-            handle.workers.push(Side { commands, waker, adopted, counters, thread: Some(thread) });
+            handle.workers.push(Side { commands, waker, adopted, counters });
+            lock(&handle.threads).push(thread);
         }
-        handle.add_ports(ports);
-        Ok(handle)
+        Ok((handle, restored))
     }
 
     /// Lets every worker look at the generation and its commands.
@@ -125,12 +190,7 @@ impl Handle {
 
     /// Gives each worker its queue of new ports.
     pub fn add_ports(&self, ports: Vec<PortQueues>) {
-        let mut shares: Vec<Vec<(PortId, Box<dyn Port>)>> = self.workers.iter().map(|_| Vec::new()).collect();
-        for (id, queues) in ports {
-            for (share, queue) in shares.iter_mut().zip(queues) {
-                share.push((id, queue));
-            }
-        }
+        let shares = shares(self.workers.len(), ports);
         for (worker, share) in self.workers.iter().zip(shares) {
             let _ = worker.commands.send(Command::Add(share));
             worker.waker.wake();
@@ -154,6 +214,34 @@ impl Handle {
         flows
     }
 
+    /// What would become of the flows of all workers under a snapshot; nothing is done. Packets go on meanwhile. None
+    /// where a worker does not answer in time.
+    pub fn foresee(&self, snapshot: Arc<Snapshot>, timeout: Duration) -> Option<Foreseen> {
+        self.sum(self.ask_for(timeout, |reply| Command::Foresee(snapshot.clone(), reply)))
+    }
+
+    /// What the last change did to the flows of all workers, complete once [`Handle::wait_for_generation`] has seen it
+    /// done. None where a worker does not answer in time.
+    pub fn last_change(&self) -> Option<Foreseen> {
+        self.sum(self.ask(Command::LastChange))
+    }
+
+    /// The sum over all workers; none where one is missing.
+    fn sum(&self, answers: Vec<Foreseen>) -> Option<Foreseen> {
+        let all = answers.len() == self.workers.len();
+        let mut sum = Foreseen::default();
+        for answer in answers {
+            sum.add(answer);
+        }
+        all.then_some(sum)
+    }
+
+    /// Flows of the node, and the ports with the most of them, largest first, up to a number.
+    pub fn flow_owners(&self, count: usize) -> (u32, Vec<(PortId, u32)>) {
+        let top = self.shared.top_owners(count);
+        (self.shared.flows(), top.into_iter().map(|(port, flows)| (PortId(port), flows)).collect())
+    }
+
     /// What the ports of all workers count and were granted.
     pub fn ports(&self) -> Vec<PortReport> {
         self.ask(Command::Ports).into_iter().flatten().collect()
@@ -164,12 +252,34 @@ impl Handle {
         self.workers.iter().map(|worker| worker.counters.clone()).collect()
     }
 
-    /// Stops the workers and closes their ports.
-    pub fn stop(mut self) {
-        self.end();
+    /// Stops the workers and closes their ports. What they leave is theirs who stopped them first.
+    pub fn stop(&self) -> Stopped {
+        for worker in &self.workers {
+            let _ = worker.commands.send(Command::Stop);
+            worker.waker.wake();
+        }
+        let threads = std::mem::take(&mut *lock(&self.threads));
+        let forwarders = threads
+            .into_iter()
+            .map(|thread| thread.join().inspect_err(|_| tracing::error!("a worker ended by a panic")).ok())
+            .collect();
+        let at = SystemTime::now();
+        // What was on its way between workers ends here, by name; nobody else counts any more.
+        for (number, worker) in (0..).zip(&self.workers) {
+            while self.rings.take(number).is_some() {
+                worker.counters.count_drop(DropReason::HandOverFull);
+            }
+        }
+        Stopped { at, forwarders, clock: self.clock }
     }
 
     fn ask<T>(&self, command: impl Fn(Sender<T>) -> Command) -> Vec<T> {
+        self.ask_for(PATIENCE, command)
+    }
+
+    /// Asks all workers at once; the answers of those that give one within the time, by worker.
+    fn ask_for<T>(&self, timeout: Duration, command: impl Fn(Sender<T>) -> Command) -> Vec<T> {
+        let deadline = Instant::now() + timeout;
         let ask = |worker: &Side| -> Option<Receiver<T>> {
             let (reply, answer) = bounded(1);
             worker.commands.send(command(reply)).ok()?;
@@ -177,32 +287,70 @@ impl Handle {
             Some(answer)
         };
         let answers: Vec<_> = self.workers.iter().filter_map(ask).collect();
-        answers.into_iter().filter_map(|answer| answer.recv_timeout(PATIENCE).ok()).collect()
+        answers.into_iter().filter_map(|answer| answer.recv_deadline(deadline).ok()).collect()
     }
+}
 
-    fn end(&mut self) {
-        for worker in &self.workers {
-            let _ = worker.commands.send(Command::Stop);
-            worker.waker.wake();
-        }
-        for worker in &mut self.workers {
-            if let Some(thread) = worker.thread.take()
-                && thread.join().is_err()
-            {
-                tracing::error!("a worker ended by a panic");
-            }
-        }
-        // What was on its way between workers ends here, by name; nobody else counts any more.
-        for (number, worker) in (0..).zip(&self.workers) {
-            while self.rings.take(number).is_some() {
-                worker.counters.count_drop(DropReason::HandOverFull);
-            }
+/// Each worker's queues of ports.
+fn shares(workers: usize, ports: Vec<PortQueues>) -> Vec<Vec<(PortId, Box<dyn Port>)>> {
+    let mut shares: Vec<Vec<(PortId, Box<dyn Port>)>> = (0..workers).map(|_| Vec::new()).collect();
+    for (id, queues) in ports {
+        for (share, queue) in shares.iter_mut().zip(queues) {
+            share.push((id, queue));
         }
     }
+    shares
+}
+
+/// Gives flows to the workers that had them, all workers at a time.
+fn restore<'a>(
+    forwarders: impl ExactSizeIterator<Item = &'a mut Forwarder>,
+    now: u64,
+    mut flows: Vec<Vec<SavedFlow>>,
+) -> Restored {
+    if flows.iter().all(Vec::is_empty) {
+        return Restored::default();
+    }
+    let homeless = flows.split_off(flows.len().min(forwarders.len()));
+    flows.resize_with(forwarders.len(), Vec::new);
+    for flow in homeless.into_iter().flatten() {
+        let worker = flow.spread() % flows.len().max(1) as u64;
+        if let Some(share) = flows.get_mut(worker as usize) {
+            share.push(flow);
+        }
+    }
+    std::thread::scope(|scope| {
+        let restoring: Vec<_> = forwarders
+            .zip(&flows)
+            .map(|(forwarder, share)| {
+                scope.spawn(move || {
+                    let mut restored = Restored::default();
+                    forwarder.reserve(share);
+                    for flow in share {
+                        match forwarder.restore(now, flow) {
+                            Ok(()) => restored.restored += 1,
+                            Err(Refused::Expired) => restored.expired += 1,
+                            Err(Refused::Taken | Refused::Full) => restored.refused += 1,
+                        }
+                    }
+                    restored
+                })
+            })
+            .collect();
+        restoring.into_iter().filter_map(|thread| thread.join().ok()).fold(Restored::default(), |sum, part| Restored {
+            restored: sum.restored + part.restored,
+            expired: sum.expired + part.expired,
+            refused: sum.refused + part.refused,
+        })
+    })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.end();
+        self.stop();
     }
 }

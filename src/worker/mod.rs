@@ -14,5 +14,5 @@ mod ports;
 mod run;
 mod shared;
 
-pub use handle::{Handle, PortQueues, Settings};
+pub use handle::{Handle, PortQueues, Restored, Settings, Stopped};
 pub use ports::PortReport;

@@ -45,7 +45,7 @@ impl Ports {
 
     /// Adds a port, or replaces the one with its number.
     pub(super) fn add(&mut self, id: PortId, port: Box<dyn Port>) {
-        self.remove(id);
+        self.discard(id);
         let index = usize::from(id.0);
         if self.queues.len() <= index {
             self.queues.resize_with(index + 1, || None);
@@ -60,6 +60,16 @@ impl Ports {
         if let Some(slot) = self.queues.get_mut(index) {
             *slot = Some(port);
         }
+    }
+
+    /// Closes a port whose device is not to outlive it.
+    pub(super) fn discard(&mut self, id: PortId) {
+        if let Some(port) = self.get_mut(id)
+            && let Err(error) = port.set_persistent(false)
+        {
+            tracing::warn!(port = id.0, %error, "the port's device may stay");
+        }
+        self.remove(id);
     }
 
     /// Closes a port.

@@ -4,15 +4,16 @@ use std::mem::MaybeUninit;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::Receiver;
+use crossbeam::channel::{Receiver, Sender};
 use rustix::event::{Timespec, epoll};
 
 use super::hand_over::Rings;
 use super::ports::Ports;
 use super::shared::{Adopted, Command, Waker};
 use crate::packet::frame::Frame;
+use crate::path::redecide::Foreseen;
 use crate::path::{Forwarder, Verdict};
-use crate::snapshot::{PortId, Publisher};
+use crate::snapshot::{PortId, Publisher, Snapshot};
 
 /// Epoll data of the waker; port numbers are smaller.
 const WAKE: u64 = u64::MAX;
@@ -44,9 +45,39 @@ pub(super) struct Worker {
     pub(super) adopted: Arc<Adopted>,
     pub(super) rings: Arc<Rings>,
     /// What the milliseconds of the path count from; the same for all workers.
-    pub(super) start: Instant,
+    pub(super) clock: Clock,
     /// Whether flows are still to be decided again after a change.
     pub(super) sweeping: bool,
+    /// Changes that the control side asks about.
+    pub(super) foreseeing: Vec<Foreseeing>,
+}
+
+/// What a change would do to the flows, while it is being found out.
+pub(super) struct Foreseeing {
+    snapshot: Arc<Snapshot>,
+    place: Option<(u32, u32)>,
+    foreseen: Foreseen,
+    reply: Sender<Foreseen>,
+}
+
+/// The clock of the path.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Clock {
+    start: Instant,
+    /// What it showed then, in milliseconds.
+    shown: u64,
+}
+
+impl Clock {
+    /// A clock that starts now and shows this many milliseconds: as old as the oldest flow that is restored, so that
+    /// there is a time for its last packet.
+    pub(super) fn starting_at(shown: u64) -> Self {
+        Self { start: Instant::now(), shown }
+    }
+
+    pub(super) fn milliseconds(self, now: Instant) -> u64 {
+        self.shown + now.saturating_duration_since(self.start).as_millis() as u64
+    }
 }
 
 /// What the loop keeps between turns, made once.
@@ -58,13 +89,13 @@ struct Scratch {
 }
 
 impl Worker {
-    /// Forwards until told to stop.
-    pub(super) fn run(mut self) {
+    /// Forwards until told to stop; then its devices are closed, and its flows are left.
+    pub(super) fn run(mut self) -> Forwarder {
         let watched =
             epoll::add(self.ports.epoll(), &*self.waker.0, epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN);
         if let Err(error) = watched {
             tracing::error!(worker = self.number, %error, "the worker cannot watch its waker and does not start");
-            return;
+            return self.forwarder;
         }
         let mut scratch = Scratch {
             batch: (0..BATCH).map(|_| Frame::new()).collect(),
@@ -72,7 +103,9 @@ impl Worker {
             due: Vec::with_capacity(256),
             polled: Vec::with_capacity(256),
         };
-        self.adopted.set(self.forwarder.generation());
+        if !self.sweeping {
+            self.adopted.set(self.forwarder.generation());
+        }
         loop {
             let woken = self.wait(&mut scratch);
             self.ports.now = Instant::now();
@@ -80,7 +113,7 @@ impl Worker {
             if woken {
                 self.waker.acknowledge();
                 if self.obey() {
-                    return;
+                    return self.forwarder;
                 }
                 self.take_over();
             }
@@ -89,6 +122,7 @@ impl Worker {
                 self.sweeping = false;
                 self.adopted.set(self.forwarder.generation());
             }
+            self.foresee();
             for index in 0..scratch.ready.len() {
                 if let Some(port) = scratch.ready.get(index).copied() {
                     self.serve(port, &mut scratch.batch);
@@ -103,7 +137,7 @@ impl Worker {
             self.advance(&mut scratch);
             let now = self.milliseconds();
             if self.forwarder.next_expiry().is_some_and(|expiry| expiry <= now) {
-                self.forwarder.expire(now, FLOWS_AT_A_TIME);
+                self.forwarder.expire(now, FLOWS_AT_A_TIME, &mut self.ports);
             }
         }
     }
@@ -116,14 +150,28 @@ impl Worker {
         }
     }
 
+    /// Looks at some more flows for a change that is asked about.
+    fn foresee(&mut self) {
+        let Some(asked) = self.foreseeing.last_mut() else { return };
+        if let Some(place) = asked.place {
+            let Foreseeing { snapshot, foreseen, .. } = asked;
+            asked.place = self.forwarder.foresee(snapshot, place, FLOWS_AT_A_TIME, foreseen);
+        }
+        if asked.place.is_none()
+            && let Some(asked) = self.foreseeing.pop()
+        {
+            let _ = asked.reply.try_send(asked.foreseen);
+        }
+    }
+
     fn milliseconds(&self) -> u64 {
-        self.ports.now.saturating_duration_since(self.start).as_millis() as u64
+        self.clock.milliseconds(self.ports.now)
     }
 
     /// Sleeps until there is something to do; true where the waker was used.
     fn wait(&mut self, scratch: &mut Scratch) -> bool {
         let mut sleep = LONGEST_SLEEP;
-        if self.sweeping || !scratch.polled.is_empty() {
+        if self.sweeping || !self.foreseeing.is_empty() || !scratch.polled.is_empty() {
             sleep = Duration::ZERO;
         } else {
             let now = Instant::now();
@@ -131,8 +179,8 @@ impl Worker {
                 sleep = sleep.min(deadline.saturating_duration_since(now));
             }
             if let Some(expiry) = self.forwarder.next_expiry() {
-                let elapsed = now.saturating_duration_since(self.start).as_millis() as u64;
-                sleep = sleep.min(Duration::from_millis(expiry.saturating_sub(elapsed)));
+                let shown = self.clock.milliseconds(now);
+                sleep = sleep.min(Duration::from_millis(expiry.saturating_sub(shown)));
             }
         }
         let timeout = Timespec { tv_sec: sleep.as_secs() as i64, tv_nsec: i64::from(sleep.subsec_nanos()) };
@@ -168,13 +216,24 @@ impl Worker {
                 }
                 Command::Remove(ports) => {
                     for id in ports {
-                        self.ports.remove(id);
+                        self.ports.discard(id);
                     }
                 }
                 Command::Flows(limit, reply) => {
                     let mut flows = Vec::new();
                     self.forwarder.visit_flows(limit, |flow| flows.push(flow));
                     let _ = reply.try_send(flows);
+                }
+                Command::Foresee(snapshot, reply) => {
+                    self.foreseeing.push(Foreseeing {
+                        snapshot,
+                        place: Some((0, 0)),
+                        foreseen: Foreseen::default(),
+                        reply,
+                    });
+                }
+                Command::LastChange(reply) => {
+                    let _ = reply.try_send(self.forwarder.last_change().clone());
                 }
                 Command::Ports(reply) => {
                     let _ = reply.try_send(self.ports.report(self.number));
@@ -190,11 +249,33 @@ impl Worker {
         for _ in 0..TAKEN {
             let Some((ingress, mut frame)) = self.rings.take(self.number) else { return };
             let now = self.milliseconds();
-            self.forwarder.take_over(now, ingress, &mut frame, &mut self.ports);
+            let verdict = self.forwarder.take_over(now, ingress, &mut frame, &mut self.ports);
+            // A fragment goes on to the worker that owns the flow.
+            self.hand_over(verdict, ingress, &mut frame);
+            self.release(&mut frame);
             self.rings.give_back(frame);
         }
         // More may be waiting than one wake-up stands for.
         self.waker.wake();
+    }
+
+    /// Gives a packet to the worker that its verdict names; false where there is no room for it.
+    fn hand_over(&mut self, verdict: Verdict, ingress: PortId, frame: &mut Frame) -> bool {
+        let Verdict::HandOver(owner) = verdict else { return true };
+        let delivered = self.rings.give(owner, ingress, frame);
+        self.forwarder.count_hand_over(delivered);
+        delivered
+    }
+
+    /// Lets fragments go that waited for the packet before. `frame` is free to be used. False where another worker's ring
+    /// is full.
+    fn release(&mut self, frame: &mut Frame) -> bool {
+        let mut delivered = true;
+        while let Some(ingress) = self.forwarder.released(frame) {
+            let verdict = self.forwarder.resume(self.milliseconds(), ingress, frame, &mut self.ports);
+            delivered &= self.hand_over(verdict, ingress, frame);
+        }
+        delivered
     }
 
     /// Reads from a port and takes each packet to its end, for a bounded number of batches. The descriptor is watched
@@ -217,11 +298,8 @@ impl Worker {
             let mut ring_full = false;
             for frame in batch.iter_mut().take(count) {
                 let verdict = self.forwarder.receive(now, port, frame, &mut self.ports);
-                if let Verdict::HandOver(owner) = verdict {
-                    let delivered = self.rings.give(owner, port, frame);
-                    self.forwarder.count_hand_over(delivered);
-                    ring_full |= !delivered;
-                }
+                ring_full |= !self.hand_over(verdict, port, frame);
+                ring_full |= !self.release(frame);
             }
             self.take_over();
             // What a full ring does not take waits better in the device.

@@ -9,8 +9,9 @@ use crossbeam::channel::Sender;
 
 use super::ports::PortReport;
 use crate::path::forwarder::FlowSummary;
+use crate::path::redecide::Foreseen;
 use crate::port::Port;
-use crate::snapshot::PortId;
+use crate::snapshot::{PortId, Snapshot};
 
 /// What a worker can be asked. Answers go through channels of capacity 1, so that the worker never waits.
 pub(super) enum Command {
@@ -20,6 +21,10 @@ pub(super) enum Command {
     Remove(Vec<PortId>),
     /// Tell flows, up to a number.
     Flows(usize, Sender<Vec<FlowSummary>>),
+    /// Tell what would become of the flows under a snapshot.
+    Foresee(Arc<Snapshot>, Sender<Foreseen>),
+    /// Tell what the last change did to the flows.
+    LastChange(Sender<Foreseen>),
     /// Tell what the ports count.
     Ports(Sender<Vec<PortReport>>),
     /// End.

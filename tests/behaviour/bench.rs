@@ -3,14 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use sidestep::model::network::{Network, ServiceEndpoint};
+use sidestep::model::network::{EndpointSource, Network, ServiceEndpoint};
 use sidestep::packet::frame::Frame;
 use sidestep::path::counters::Counters;
 use sidestep::path::forwarder::{FlowSummary, Settings};
+use sidestep::path::shared::Shared;
 use sidestep::path::{Answer, DropReason, Egress, Forwarder, SendFailure, Verdict};
 use sidestep::plan::Plan;
 use sidestep::snapshot::{PortId, Snapshot};
-use sidestep::table::port_pool::PortRange;
 use sidestep::tags::Catalogue;
 use sidestep::telemetry::counters::Report;
 
@@ -175,13 +175,7 @@ impl Bench {
             .unwrap_or_else(|mistakes| panic!("the document is wrong:\n{mistakes}"));
         let snapshot = compile(&network, None);
         let counters = Arc::new(Counters::new());
-        let settings = Settings {
-            flow_limit: 1_000,
-            seed: 7,
-            worker: 0,
-            port_range: PortRange { first: 1_024, last: u16::MAX },
-            directory: None,
-        };
+        let settings = Settings { flow_limit: 1_000, seed: 7, worker: 0, shared: Arc::new(Shared::new(1)) };
         let forwarder = Forwarder::new(Arc::new(snapshot), counters.clone(), settings);
         Self { network, forwarder, sent: Sent::default(), now: 1_000, counters }
     }
@@ -207,7 +201,11 @@ impl Bench {
                 &mut network.virtual_networks[subnet.virtual_network].subnets[subnet.subnet].service_endpoints;
             endpoints.clear();
             if on {
-                endpoints.push(ServiceEndpoint { service: "Microsoft.Storage".into(), locations: vec![] });
+                endpoints.push(ServiceEndpoint {
+                    service: "Microsoft.Storage".into(),
+                    locations: vec![],
+                    source: EndpointSource::Private,
+                });
             }
         });
     }
@@ -222,6 +220,11 @@ impl Bench {
     /// Decides all flows again.
     pub(crate) fn sweep(&mut self) {
         while !self.forwarder.sweep(self.now, 16, &mut self.sent) {}
+    }
+
+    /// Ends what is over.
+    pub(crate) fn expire(&mut self) {
+        self.forwarder.expire(self.now, 1_000, &mut self.sent);
     }
 
     /// A packet enters through a port.
@@ -244,6 +247,35 @@ impl Bench {
         let (port, seen) = sent.remove(0);
         assert_eq!(port, to);
         seen
+    }
+
+    /// A packet enters and must leave as one packet, wherever.
+    #[track_caller]
+    pub(crate) fn forward_anywhere(&mut self, from: &str, packet: Vec<u8>) -> Seen {
+        let mut seen = None;
+        self.forward_bytes(from, packet, |bytes| seen = Some(decode(bytes)));
+        seen.unwrap()
+    }
+
+    /// Fragments that waited for the one that has just come go on; gives what becomes of each.
+    pub(crate) fn release(&mut self) -> Vec<Verdict> {
+        let mut verdicts = Vec::new();
+        let mut frame = Frame::new();
+        while let Some(port) = self.forwarder.released(&mut frame) {
+            verdicts.push(self.forwarder.resume(self.now, port, &mut frame, &mut self.sent));
+        }
+        verdicts
+    }
+
+    /// A packet enters and must leave as one packet; `look` sees its bytes, which are decoded too.
+    #[track_caller]
+    pub(crate) fn forward_bytes(&mut self, from: &str, packet: Vec<u8>, look: impl FnOnce(&[u8])) {
+        let verdict = self.inject(from, packet);
+        assert!(matches!(verdict, Verdict::Forwarded(_)), "from {from}: {verdict:?}");
+        let sent = std::mem::take(&mut self.sent.packets);
+        assert_eq!(sent.len(), 1, "one packet in, one out");
+        decode(&sent[0].1);
+        look(&sent[0].1);
     }
 
     /// A packet enters and must be dropped for a reason, with nothing sent.

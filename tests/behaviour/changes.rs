@@ -206,7 +206,7 @@ fn a_reset_that_no_kernel_accepts_does_not_end_following() {
     bench.forward("gateway", stray.bytes(), "vm1");
     assert_eq!(bench.flows()[0].state.phase.name(), "established");
     bench.forward("gateway", Tcp { sequence: 9_001, ..stray }.bytes(), "vm1");
-    assert_eq!(bench.flows()[0].state.phase.name(), "closed");
+    assert_eq!(bench.flows()[0].state.phase.name(), "aborted");
 }
 
 #[test]
@@ -223,8 +223,16 @@ fn the_rest_of_a_closed_connection_does_not_leak_to_the_new_path() {
 fn a_connection_on_reused_ports_is_reset_by_its_own_numbers() {
     let mut bench = Bench::new();
     connect(&mut bench, "gateway");
-    // The same ports again with lower numbers, the old connection never closed.
-    bench.forward("vm1", Tcp { from: CLIENT, to: SERVICE, sequence: 500, ..Tcp::default() }.bytes(), "gateway");
+    // The same ports again with lower numbers, the old connection never closed: the service acknowledges what it has, the
+    // client resets that, and asks again (RFC 9293 section 3.5.1).
+    let syn = Tcp { from: CLIENT, to: SERVICE, sequence: 500, ..Tcp::default() };
+    bench.forward("vm1", syn.bytes(), "gateway");
+    let challenge =
+        Tcp { from: SERVICE, to: CLIENT, flags: "A", sequence: 9_001, acknowledgment: 1_001, ..Tcp::default() };
+    bench.forward("gateway", challenge.bytes(), "vm1");
+    let reset = Tcp { from: CLIENT, to: SERVICE, flags: "R", sequence: 1_001, ..Tcp::default() };
+    bench.forward("vm1", reset.bytes(), "gateway");
+    bench.forward("vm1", syn.bytes(), "gateway");
     let answer = Tcp { from: SERVICE, to: CLIENT, flags: "SA", sequence: 4_000, acknowledgment: 501, ..Tcp::default() };
     bench.forward("gateway", answer.bytes(), "vm1");
     bench.forward("vm1", data(501, 4_001, b"").bytes(), "gateway");
@@ -233,4 +241,19 @@ fn a_connection_on_reused_ports_is_reset_by_its_own_numbers() {
     let sent = bench.take();
     assert_eq!(reset_to(&sent, "vm1")[0].tcp.as_ref().unwrap().sequence, 4_001);
     assert_eq!(reset_to(&sent, "gateway")[0].tcp.as_ref().unwrap().sequence, 501);
+}
+
+#[test]
+fn a_shorter_lifetime_counts_for_flows_that_are_there() {
+    let mut bench = Bench::new();
+    bench.forward("vm3", udp(("10.1.3.4", 5_000), ("10.1.1.4", 53), b"q"), "vm1");
+    bench.now += 10_000;
+    bench.change(|network| network.flows.lifetimes.udp = Some(std::time::Duration::from_secs(20)));
+    bench.sweep();
+    bench.now += 9_000;
+    bench.expire();
+    assert_eq!(bench.flows().len(), 1, "its packet is 19 s old");
+    bench.now += 1_200;
+    bench.expire();
+    assert!(bench.flows().is_empty(), "20 s are over, long before the 240 s that it began with");
 }

@@ -167,10 +167,10 @@ fn flows_end_by_their_timer() {
     bench.now += 200_000;
     bench.forward("vm1", udp(("10.1.1.4", 5_000), ("20.60.1.10", 443), b"2"), "contosodata");
     bench.now += 200_000;
-    bench.forwarder.expire(bench.now, 100);
+    bench.expire();
     assert_eq!(bench.flows().len(), 1, "the second packet has refreshed it");
     bench.now += 45_000;
-    bench.forwarder.expire(bench.now, 100);
+    bench.expire();
     assert!(bench.flows().is_empty());
     bench.dropped("contosodata", udp(("20.60.1.10", 443), ("10.1.1.4", 5_000), b"late"), DropReason::Unsolicited);
 }

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use sidestep::model::network::EndpointSource;
 use sidestep::packet::frame::{Checksum, Frame, Offload, SegmentKind, Segmentation};
 use sidestep::path::{Answer, DropReason, Verdict};
 
@@ -85,10 +86,10 @@ fn an_error_does_not_refresh_its_flow() {
     let mut bench = Bench::with_endpoint();
     let out = udp(("10.1.1.4", 5_000), ("20.60.1.10", 443), b"x");
     bench.forward("vm1", out.clone(), "contosodata");
-    let seen = bench.flows()[0].state.last_seen;
+    let seen = bench.flows()[0].state.last_seen();
     bench.now += 1_000;
     bench.forward("contosodata", port_unreachable("20.60.1.10", "10.1.1.4", &out), "vm1");
-    assert_eq!(bench.flows()[0].state.last_seen, seen);
+    assert_eq!(bench.flows()[0].state.last_seen(), seen);
 }
 
 #[test]
@@ -159,4 +160,18 @@ fn errors_are_sent_at_a_bounded_rate() {
 fn set_hops(packet: &mut [u8], hops: u8) {
     packet[8] = hops;
     fix_header(packet);
+}
+
+#[test]
+fn an_echo_that_crosses_to_ipv6_is_answered() {
+    let mut bench = Bench::with_endpoint();
+    bench.change(|network| {
+        network.virtual_networks[0].subnets[0].service_endpoints[0].source = EndpointSource::Identity6;
+    });
+    let request = bench.forward("vm1", echo("10.1.1.4", "20.60.1.10", false, 7, 64), "contosodata");
+    assert_eq!((request.protocol, request.destination.to_string().as_str()), (58, "2603:1020:206:100::10"));
+    let reply = echo("2603:1020:206:100::10", &request.source.to_string(), true, 7, 64);
+    let back = bench.forward("contosodata", reply, "vm1");
+    assert_eq!((back.protocol, back.icmp), (1, Some((0, 0))));
+    assert_eq!((back.source.to_string().as_str(), back.destination.to_string().as_str()), ("20.60.1.10", "10.1.1.4"));
 }

@@ -3,7 +3,7 @@
 use sidestep::path::DropReason;
 
 use crate::bench::{Bench, NETWORK};
-use crate::packets::{Tcp, echo, make_fragment, port_unreachable, udp};
+use crate::packets::{Tcp, echo, port_unreachable, udp};
 
 #[test]
 fn the_internet_sees_a_public_address_and_replies_find_back() {
@@ -33,7 +33,7 @@ fn an_echo_identifier_is_translated_both_ways() {
     let mut bench = Bench::new();
     let out = bench.forward("vm3", echo("10.1.3.4", "198.51.100.80", false, 77, 64), "internet");
     let flow = bench.flows().remove(0);
-    let id = flow.presented.1;
+    let id = flow.sides.presented.1;
     assert_eq!(out.source.to_string(), "203.0.113.200");
     let back = bench.forward("internet", echo("198.51.100.80", "203.0.113.200", true, id, 64), "vm3");
     assert_eq!(back.destination.to_string(), "10.1.3.4");
@@ -60,14 +60,6 @@ fn without_a_public_address_the_packet_is_denied_not_sent() {
 }
 
 #[test]
-fn a_fragment_cannot_be_translated() {
-    let mut bench = Bench::new();
-    let mut fragment = udp(("10.1.3.4", 1), ("198.51.100.80", 1), b"xxxxxxxx");
-    make_fragment(&mut fragment);
-    bench.dropped("vm3", fragment, DropReason::FragmentNotTranslatable);
-}
-
-#[test]
 fn an_error_from_inside_leaves_with_the_public_address() {
     let mut bench = Bench::new();
     bench.forward("appliance", udp(("10.1.2.4", 5_000), ("198.51.100.80", 53), b"q"), "internet");
@@ -75,4 +67,29 @@ fn an_error_from_inside_leaves_with_the_public_address() {
     let reply = udp(("198.51.100.80", 53), ("10.1.2.4", 5_000), b"a");
     let error = bench.forward("appliance", port_unreachable("10.0.100.4", "198.51.100.80", &reply), "internet");
     assert_eq!(error.source.to_string(), "203.0.113.200");
+}
+
+#[test]
+fn packets_from_outside_do_not_keep_a_finished_connection() {
+    let mut bench = Bench::new();
+    let out = Tcp { from: ("10.1.3.4", 5_000), to: ("198.51.100.80", 443), sequence: 10, ..Tcp::default() };
+    let seen = bench.forward("vm3", out.bytes(), "internet");
+    let back = Tcp {
+        from: ("198.51.100.80", 443),
+        to: ("203.0.113.200", seen.source_port),
+        flags: "FA",
+        sequence: 100,
+        acknowledgment: 11,
+        ..Tcp::default()
+    };
+    bench.forward("internet", back.bytes(), "vm3");
+    bench.forward("vm3", Tcp { flags: "FA", sequence: 11, acknowledgment: 101, ..out }.bytes(), "internet");
+    for _ in 0..3 {
+        bench.now += 100_000;
+        bench.expire();
+        if !bench.flows().is_empty() {
+            bench.forward("internet", Tcp { flags: "A", sequence: 101, acknowledgment: 12, ..back }.bytes(), "vm3");
+        }
+    }
+    assert!(bench.flows().is_empty(), "both sides have finished 300 s ago, and the inside has said nothing since");
 }

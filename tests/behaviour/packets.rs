@@ -50,6 +50,30 @@ impl Tcp<'_> {
     }
 }
 
+/// A TCP packet that says how large segments its sender takes.
+pub(crate) fn with_mss(packet: Tcp<'_>, size: u16) -> Vec<u8> {
+    use etherparse::TcpOptionElement::MaximumSegmentSize;
+    let mut builder =
+        ip(packet.from.0, packet.to.0, packet.hop_limit).tcp(packet.from.1, packet.to.1, packet.sequence, 65_000).syn();
+    if packet.flags.contains('A') {
+        builder = builder.ack(packet.acknowledgment);
+    }
+    let mut bytes = Vec::new();
+    builder.options(&[MaximumSegmentSize(size)]).unwrap().write(&mut bytes, packet.payload).unwrap();
+    bytes
+}
+
+/// The segment size that a TCP packet says.
+pub(crate) fn mss(bytes: &[u8]) -> Option<u16> {
+    use etherparse::{SlicedPacket, TcpOptionElement, TransportSlice};
+    let packet = SlicedPacket::from_ip(bytes).unwrap();
+    let Some(TransportSlice::Tcp(tcp)) = packet.transport else { panic!("not TCP") };
+    tcp.options_iterator().find_map(|option| match option {
+        Ok(TcpOptionElement::MaximumSegmentSize(size)) => Some(size),
+        _ => None,
+    })
+}
+
 pub(crate) fn udp(from: (&str, u16), to: (&str, u16), payload: &[u8]) -> Vec<u8> {
     udp_with_hops(from, to, payload, 64)
 }

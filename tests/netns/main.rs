@@ -5,16 +5,19 @@
 //! Needs root, `ip`, `nft`, `ping`, `traceroute`, `iperf3` and `curl`; says aloud when it cannot run, and fails then if
 //! `CI` is `true`.
 
+#[path = "../support/conversation.rs"]
+mod conversation;
+#[path = "../support/node.rs"]
+mod node;
+#[path = "../support/site.rs"]
+mod site;
 #[path = "../support/namespaces.rs"]
 mod support;
 
 mod appliance;
 mod changes;
-mod conversation;
 mod ethernet;
-mod node;
 mod paths;
-mod site;
 mod starting;
 mod switch;
 mod workers;

@@ -278,7 +278,7 @@ fn a_quoted_first_fragment_keeps_its_ports() {
     packet[6] = 0x20;
     fix_ipv4_checksum(&mut packet);
     let parsed = parse(&packet).unwrap();
-    assert_eq!(parsed.source_port, 0);
+    assert_eq!(parsed.source_port, 40_000);
     let mut out = Frame::new();
     assert!(build_error(IcmpError::TimeExceeded, &packet, &parsed, router(true), &mut out));
     let inner = embedded(out.bytes(), &parse(out.bytes()).unwrap()).unwrap();

@@ -10,7 +10,7 @@ use sidestep::packet::segment::{segment, segment_count, wire_size};
 
 use crate::sample::{Recipe, Transport, addresses, assert_sums, fix_ipv4_checksum, partial, tcp_v4, udp_v4};
 
-fn super_packet(recipe: &Recipe, size: u16) -> Frame {
+pub(crate) fn super_packet(recipe: &Recipe, size: u16) -> Frame {
     let mut frame = partial(&recipe.build());
     let kind = match (&recipe.transport, recipe.is_v4()) {
         (Transport::Tcp { .. }, true) => SegmentKind::TcpV4,
@@ -21,7 +21,7 @@ fn super_packet(recipe: &Recipe, size: u16) -> Frame {
     frame
 }
 
-fn segments(frame: &Frame) -> Vec<Vec<u8>> {
+pub(crate) fn segments(frame: &Frame) -> Vec<Vec<u8>> {
     let parsed = parse(frame.bytes()).unwrap();
     let mut out = Vec::new();
     let mut scratch = Frame::new();
@@ -34,7 +34,7 @@ fn segments(frame: &Frame) -> Vec<Vec<u8>> {
     out
 }
 
-fn large() -> impl Strategy<Value = Recipe> {
+pub(crate) fn large() -> impl Strategy<Value = Recipe> {
     let transport = prop_oneof![
         (any::<(u16, u16, u32, u32)>(), any::<u8>(), 0_usize..=10).prop_map(
             |((source, destination, sequence, acknowledgment), flags, options)| {
@@ -161,10 +161,12 @@ fn what_must_not_be_cut_is_not() {
     assert_eq!(fragments(&never, 500), 0);
     assert_eq!(fragments(&never, 1028), 1);
 
+    // The parser refuses such a packet; here it comes with what was parsed before.
+    let parsed = parse(&packet).unwrap();
     let mut at_the_end = packet;
     at_the_end[6..8].copy_from_slice(&[0x1f, 0xff]);
-    fix_ipv4_checksum(&mut at_the_end);
-    assert_eq!(fragments(&at_the_end, 500), 0, "offsets would not fit");
+    let mut frame = Frame::from_packet(&at_the_end);
+    assert_eq!(fragment_v4(&mut frame, &parsed, 500, &mut Frame::new(), |_| ()), 0, "offsets would not fit");
 
     let mut frame = Frame::from_packet(&udp_v4(&[0; 1000]));
     frame.offload.segmentation = Some(Segmentation { kind: SegmentKind::Udp, size: 400, ecn: false });
@@ -244,5 +246,19 @@ fn finishing_outside_the_packet_fails() {
         frame.offload.checksum = Checksum::Partial { start, offset };
         assert!(!checksum::finish(&mut frame));
         assert_eq!(frame.bytes(), tcp_v4(b""));
+    }
+}
+
+/// 0 and 0xffff are one number to whoever checks, but 0xffff is none that a TCP sender computes, and tools call it wrong.
+#[test]
+fn a_finished_checksum_of_0_is_0_in_tcp_and_ones_in_udp() {
+    for (offset, expected) in [(16_u16, [0, 0]), (6, [0xff, 0xff])] {
+        let mut bytes = [0; 20];
+        bytes[0] = 0xff;
+        bytes[1] = 0xff;
+        let mut frame = Frame::from_packet(&bytes);
+        frame.offload.checksum = Checksum::Partial { start: 0, offset };
+        assert!(checksum::finish(&mut frame));
+        assert_eq!(frame.bytes()[usize::from(offset)..][..2], expected);
     }
 }

@@ -5,11 +5,13 @@ use std::net::IpAddr;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use sidestep::packet::checksum;
+use sidestep::packet::cross::{cross, cross_error};
 use sidestep::packet::fragment::fragment_v4;
 use sidestep::packet::frame::{Checksum, Frame, Offload, SegmentKind, Segmentation};
 use sidestep::packet::icmp::{IcmpError, build_error, embedded};
+use sidestep::packet::mss::clamp_mss;
 use sidestep::packet::parse::{Parsed, parse};
-use sidestep::packet::rewrite::{Translation, decrement_hop_limit, translate, translate_embedded};
+use sidestep::packet::rewrite::{Translation, decrement_hop_limit, set_identification, translate, translate_embedded};
 use sidestep::packet::segment::{segment, segment_count, wire_size};
 use sidestep::packet::tcp::sequence_span;
 
@@ -68,6 +70,8 @@ fn exercise(bytes: &[u8], parsed: &Parsed, inner: &Parsed, offload: Offload, to:
     decrement_hop_limit(&mut frame, parsed);
     translate(&mut frame, parsed, to);
     translate_embedded(&mut frame, parsed, inner, (to.destination, to.source), to);
+    clamp_mss(&mut frame, parsed, to.source_port);
+    set_identification(&mut frame, parsed, to.source_port);
     assert_eq!(frame.len(), length, "a rewrite keeps the length");
     let found = embedded(frame.bytes(), parsed);
     if let Some(found) = found {
@@ -79,6 +83,17 @@ fn exercise(bytes: &[u8], parsed: &Parsed, inner: &Parsed, offload: Offload, to:
         assert!(scratch.len() <= 1280);
     }
     checksum::verify(frame.bytes(), parsed);
+    for id in [0, u16::MAX] {
+        let mut crossed = Frame::new();
+        crossed.copy_from(&frame);
+        if let Some(new) = cross(&mut crossed, parsed, to, id) {
+            assert_eq!(new.total as usize, crossed.len());
+        }
+        crossed.copy_from(&frame);
+        if let Some(new) = cross_error(&mut crossed, parsed, inner, (to.source, to.destination), to, id) {
+            assert_eq!(checksum::verify(crossed.bytes(), &new), Some(true));
+        }
+    }
     sequence_span(parsed);
     assert!(wire_size(&frame, parsed) <= parsed.total as usize);
     let mut made = 0;

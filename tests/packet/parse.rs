@@ -35,8 +35,21 @@ fn assert_agree(ours: &Parsed, theirs: &SlicedPacket<'_>, packet: &[u8]) {
         NetSlice::Arp(_) => unreachable!("parsed from the IP header on"),
     };
     assert_eq!(fragmented, ours.fragment != Fragment::None);
-    if fragmented {
+    match theirs.net.as_ref().unwrap() {
+        NetSlice::Ipv4(ip) => {
+            let header = ip.header();
+            assert_eq!(ours.identification, u32::from(header.identification()));
+            assert_eq!(u32::from(ours.fragment_offset), u32::from(header.fragments_offset().value()) * 8);
+            assert_eq!(ours.more_fragments, header.more_fragments());
+        }
+        _ if !fragmented => assert_eq!((ours.fragment_offset, ours.more_fragments), (0, false)),
+        _ => {}
+    }
+    if ours.fragment == Fragment::Later {
         assert_eq!((ours.kind, ours.source_port, ours.destination_port), (TransportKind::Fragment, 0, 0));
+    }
+    if fragmented {
+        // Etherparse leaves the transport header of a first fragment to its caller.
         return;
     }
     // Etherparse walks AH as an extension header; for us it is the protocol.
@@ -100,6 +113,7 @@ fn is_stricter(error: ParseError, packet: &[u8], theirs: &SlicedPacket<'_>) -> b
         // Etherparse leaves checksums and options to its caller, source routing to policy.
         ParseError::BadIpv4Checksum | ParseError::BadIpv4Options | ParseError::SourceRouting => true,
         ParseError::Ipv6ExtensionTooDeep => true,
+        ParseError::TinyFragment | ParseError::MalformedFragment => fragmented || v6_without_length,
         // Etherparse does not look into a first fragment, nor into SCTP, DCCP and UDP-Lite.
         ParseError::TruncatedTransport | ParseError::BadTransportHeader => {
             let ip = theirs.ip_payload().unwrap();
@@ -271,35 +285,101 @@ fn reasons_are_listed_once_and_named() {
     }
 }
 
-#[test]
-fn fragments_have_one_key() {
-    let fragment = |field: u16| v6_with(&[&[17, 0, (field >> 8) as u8, field as u8, 0, 0, 0, 9]], 44, &UDP);
-    let whole = parse(&fragment(0)).unwrap();
-    assert_eq!((whole.fragment, whole.kind, whole.destination_port), (Fragment::None, TransportKind::Udp, 99));
-    for (field, expected) in [(1, Fragment::First), (8, Fragment::Later), (9, Fragment::Later)] {
-        let parsed = parse(&fragment(field)).unwrap();
-        assert_eq!((parsed.fragment, parsed.kind, parsed.protocol), (expected, TransportKind::Fragment, 17));
-        assert_eq!((parsed.source_port, parsed.destination_port), (0, 0));
-    }
+/// A fragment over IPv6 with the offset and the more-fragments bit in one field, as the header has them.
+fn fragment_v6(protocol: u8, field: u16, payload: &[u8]) -> Vec<u8> {
+    let [high, low] = field.to_be_bytes();
+    v6_with(&[&[protocol, 0, high, low, 1, 2, 3, 9]], 44, payload)
+}
 
-    let mut packet = tcp_v4(b"data");
-    for (flags, expected) in [(0x20, Fragment::First), (0x00, Fragment::Later)] {
-        packet[6..8].copy_from_slice(&[flags, u8::from(flags == 0)]);
-        fix_ipv4_checksum(&mut packet);
-        let parsed = parse(&packet).unwrap();
-        assert_eq!((parsed.fragment, parsed.kind), (expected, TransportKind::Fragment));
-        assert_eq!((parsed.source_port, parsed.dont_fragment), (0, false));
-    }
+/// The same over IPv4.
+fn fragment_v4(protocol: u8, field: u16, payload: &[u8]) -> Vec<u8> {
+    let mut packet = vec![0x45, 0, 0, 0, 0x12, 0x34, 0, 0, 64, protocol, 0, 0, 10, 1, 0, 4, 20, 60, 1, 7];
+    packet.extend(payload);
+    let length = packet.len() as u16;
+    packet[2..4].copy_from_slice(&length.to_be_bytes());
+    packet[6..8].copy_from_slice(&(field >> 3 | (field & 1) << 13).to_be_bytes());
+    fix_ipv4_checksum(&mut packet);
+    packet
 }
 
 #[test]
-fn a_tiny_first_fragment_is_refused() {
-    let mut packet = tcp_v4(b"");
-    packet.truncate(28);
-    packet[3] = 28;
-    packet[6..8].copy_from_slice(&[0x20, 0]);
-    fix_ipv4_checksum(&mut packet);
-    assert_eq!(reason(&packet), ParseError::TruncatedTransport);
+fn only_a_first_fragment_has_ports() {
+    for (build, id) in [(fragment_v4 as fn(u8, u16, &[u8]) -> Vec<u8>, 0x1234), (fragment_v6, 0x0102_0309)] {
+        for (field, fragment, offset, more) in [
+            (0, Fragment::None, 0, false),
+            (1, Fragment::First, 0, true),
+            (8, Fragment::Later, 8, false),
+            (9, Fragment::Later, 8, true),
+            (0xffc0, Fragment::Later, 65_472, false),
+        ] {
+            let parsed = parse(&build(17, field, &UDP)).unwrap();
+            assert_eq!((parsed.fragment, parsed.protocol, parsed.identification), (fragment, 17, id));
+            assert_eq!((parsed.fragment_offset, parsed.more_fragments), (offset, more));
+            let (kind, ports) = match fragment {
+                Fragment::Later => (TransportKind::Fragment, (0, 0)),
+                Fragment::First | Fragment::None => (TransportKind::Udp, (53, 99)),
+            };
+            assert_eq!((parsed.kind, (parsed.source_port, parsed.destination_port)), (kind, ports));
+        }
+        let mut header = tcp_v4(b"")[20..].to_vec();
+        header.extend([1; 4]);
+        let parsed = parse(&build(6, 1, &header)).unwrap();
+        assert_eq!((parsed.fragment, parsed.source_port, parsed.destination_port), (Fragment::First, 40_000, 443));
+        assert_eq!((parsed.tcp_flags(), parsed.payload_len()), (Parsed::ACK, 4));
+    }
+    assert_eq!(parse(&v6_with(&[], 17, &UDP)).unwrap().identification, 0);
+}
+
+#[test]
+fn a_fragment_that_cuts_through_the_transport_header_is_refused() {
+    let header = &tcp_v4(b"")[20..];
+    for build in [fragment_v4 as fn(u8, u16, &[u8]) -> Vec<u8>, fragment_v6] {
+        for cut in [0, 8, 16] {
+            assert_eq!(reason(&build(6, 1, &header[..cut])), ParseError::TinyFragment);
+        }
+        // The data offset says 40 bytes.
+        let mut long = header.to_vec();
+        long[12] = 0xa0;
+        long.extend([1; 12]);
+        assert_eq!(reason(&build(6, 1, &long)), ParseError::TinyFragment);
+        for protocol in [17, 33, 132, 136] {
+            assert_eq!(reason(&build(protocol, 1, &[])), ParseError::TinyFragment);
+        }
+        assert_eq!(reason(&build(132, 1, &[0; 8])), ParseError::TinyFragment);
+        // The second piece of a TCP header, RFC 3128; of UDP there is none.
+        assert_eq!(reason(&build(6, 8, &[0; 32])), ParseError::TinyFragment);
+        assert_eq!(reason(&build(6, 9, &[0; 32])), ParseError::TinyFragment);
+        assert!(parse(&build(6, 24, &[0; 32])).is_ok());
+        assert!(parse(&build(17, 8, &[0; 32])).is_ok());
+    }
+    assert_eq!(reason(&fragment_v4(1, 1, &[])), ParseError::TinyFragment);
+    assert_eq!(reason(&fragment_v6(58, 1, &[])), ParseError::TinyFragment);
+    // A first fragment that ends within its extension headers, RFC 7112.
+    assert_eq!(reason(&fragment_v6(60, 1, &[])), ParseError::TinyFragment);
+    assert_eq!(reason(&fragment_v6(60, 1, &[17, 1, 1, 4, 0, 0, 0, 0])), ParseError::TinyFragment);
+    // A whole packet is not tiny but truncated.
+    assert_eq!(reason(&fragment_v6(6, 0, &header[..16])), ParseError::TruncatedTransport);
+    assert_eq!(reason(&fragment_v4(6, 0, &header[..16])), ParseError::TruncatedTransport);
+}
+
+#[test]
+fn a_fragment_without_a_possible_place_is_refused() {
+    // The largest IPv4 packet has 65,515 bytes behind its header; the largest IPv6 payload has 65,535.
+    assert!(parse(&fragment_v4(17, 65_504, &[0; 11])).is_ok());
+    assert_eq!(reason(&fragment_v4(17, 65_504, &[0; 12])), ParseError::MalformedFragment);
+    assert!(parse(&fragment_v6(17, 65_528, &[0; 7])).is_ok());
+    assert_eq!(reason(&fragment_v6(17, 65_528, &[0; 8])), ParseError::MalformedFragment);
+    // Headers ahead of the fragment header are in every piece and in the whole.
+    let ahead = v6_with(&[&[44, 0, 1, 4, 0, 0, 0, 0], &[17, 0, 0xff, 0xf8, 0, 0, 0, 9]], 60, &[0; 7]);
+    assert_eq!(reason(&ahead), ParseError::MalformedFragment);
+    for build in [fragment_v4 as fn(u8, u16, &[u8]) -> Vec<u8>, fragment_v6] {
+        assert_eq!(reason(&build(17, 1, &[0; 15])), ParseError::MalformedFragment);
+        assert_eq!(reason(&build(17, 65, &[0; 9])), ParseError::MalformedFragment);
+        assert!(parse(&build(17, 64, &[0; 9])).is_ok());
+    }
+    let fragment = [44, 0, 0, 1, 0, 0, 0, 9];
+    let within = v6_with(&[&fragment, &[17, 0, 0, 1, 0, 0, 0, 8]], 44, &UDP);
+    assert_eq!(reason(&within), ParseError::MalformedFragment);
 }
 
 #[test]

@@ -5,10 +5,12 @@ use std::net::IpAddr;
 use etherparse::{Icmpv4Type, Icmpv6Type, PacketBuilder, icmpv4, icmpv6};
 use proptest::prelude::*;
 use sidestep::packet::checksum;
+use sidestep::packet::fragment::fragment_v4;
 use sidestep::packet::frame::{Checksum, Frame};
 use sidestep::packet::icmp::embedded;
 use sidestep::packet::parse::{Fragment, Parsed, parse};
-use sidestep::packet::rewrite::{Translation, decrement_hop_limit, translate, translate_embedded};
+use sidestep::packet::rewrite::{Translation, decrement_hop_limit, set_identification, translate, translate_embedded};
+use sidestep::packet::segment::segment;
 
 use crate::sample::{
     Recipe, Transport, addresses_of, assert_sums, fix_ipv4_checksum, partial, recipe, slow_sum, tcp_v4, udp_v4,
@@ -221,10 +223,37 @@ fn a_first_fragment_keeps_the_checksum_of_the_whole() {
     translate(&mut frame, &parsed, &to);
 
     let mut expected = Frame::from_packet(&whole);
-    let parsed = parse(&whole).unwrap();
-    translate(&mut expected, &parsed, &Translation { source_port: 40_000, destination_port: 53, ..to });
+    translate(&mut expected, &parse(&whole).unwrap(), &to);
+    assert_sums(expected.bytes());
     assert_eq!(frame.bytes()[20..], expected.bytes()[20..60]);
-    assert!(parse(frame.bytes()).is_ok());
+    let parsed = parse(frame.bytes()).unwrap();
+    assert_eq!((parsed.source_port, parsed.destination_port), (to.source_port, to.destination_port));
+
+    // What is left of a checksum of the whole cannot be finished from a piece of it.
+    frame.offload.checksum = Checksum::Partial { start: 20, offset: 6 };
+    let before = frame.bytes().to_vec();
+    let mut scratch = Frame::new();
+    assert_eq!(fragment_v4(&mut frame, &parsed, 40, &mut scratch, |_| ()), 0);
+    segment(&frame, &parsed, &mut scratch, |piece| assert_eq!(piece.bytes(), before));
+}
+
+#[test]
+fn an_identification_is_ipv4s_alone() {
+    for packet in [udp_v4(b"data"), tcp_v4(b"")] {
+        let mut frame = Frame::from_packet(&packet);
+        for id in [1, 0xffff, 0, 0x1234] {
+            let parsed = parse(frame.bytes()).unwrap();
+            set_identification(&mut frame, &parsed, id);
+            // The parser checks the header checksum.
+            assert_eq!(parse(frame.bytes()).unwrap().identification, u32::from(id));
+            assert_eq!(frame.bytes()[12..], packet[12..]);
+        }
+    }
+    let mut packet = Vec::new();
+    PacketBuilder::ipv6([0x20; 16], [0x21; 16], 9).udp(1, 2).write(&mut packet, b"data").unwrap();
+    let mut frame = Frame::from_packet(&packet);
+    set_identification(&mut frame, &parse(&packet).unwrap(), 7);
+    assert_eq!(frame.bytes(), packet);
 }
 
 #[test]

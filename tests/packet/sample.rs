@@ -243,7 +243,7 @@ pub(crate) fn slow_sum(bytes: &[u8]) -> u16 {
     sum as u16
 }
 
-fn slow_pseudo(packet: &[u8], parsed: &Parsed, length: u32) -> u16 {
+pub(crate) fn slow_pseudo(packet: &[u8], parsed: &Parsed, length: u32) -> u16 {
     let mut bytes = if parsed.is_v4() { packet[12..20].to_vec() } else { packet[8..40].to_vec() };
     bytes.extend(length.to_be_bytes());
     bytes.extend([0, parsed.protocol]);

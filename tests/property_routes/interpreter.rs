@@ -25,7 +25,8 @@ enum To {
     Own,
     Peer(usize),
     Gateway,
-    Endpoint,
+    /// By its index in the subnet's.
+    Endpoint(u16),
     Internet,
     Appliance(IpAddr),
     Drop,
@@ -138,7 +139,7 @@ impl Interpreter<'_> {
                     }
                 }
             }
-            for endpoint in &declared.unwrap().service_endpoints {
+            for (number, endpoint) in (0..).zip(&declared.unwrap().service_endpoints) {
                 let (global, west, north) = match endpoint.service.as_str() {
                     "Microsoft.Storage" => ("Storage", "Storage.WestEurope", "Storage.NorthEurope"),
                     "Microsoft.Sql" => ("Sql.WestEurope", "Sql.WestEurope", "Sql.WestEurope"),
@@ -150,7 +151,7 @@ impl Interpreter<'_> {
                     _ => vec![north, west],
                 };
                 for prefix in tags.iter().flat_map(|tag| self.tag(tag, own)) {
-                    add(prefix, 0, 7, true, To::Endpoint);
+                    add(prefix, 0, 7, true, To::Endpoint(number));
                 }
             }
         }
@@ -189,10 +190,11 @@ impl Interpreter<'_> {
         let documented = self.network.semantics.endpoint_precedence == EndpointPrecedence::Documented;
         let mut matching: Vec<Entry> =
             entries.iter().filter(|entry| entry.prefix.contains(&destination)).copied().collect();
-        matching.retain(|entry| entry.to != To::Endpoint || steered);
-        if matching.iter().any(|entry| entry.to == To::Endpoint) {
+        let is_endpoint = |entry: &Entry| matches!(entry.to, To::Endpoint(_));
+        matching.retain(|entry| !is_endpoint(entry) || steered);
+        if matching.iter().any(is_endpoint) {
             if documented {
-                matching.retain(|entry| entry.to == To::Endpoint);
+                matching.retain(is_endpoint);
             }
             matching.retain(|entry| !(entry.source == 2 && entry.to == To::Internet));
         }
@@ -268,18 +270,19 @@ impl Interpreter<'_> {
                 };
                 ("VirtualNetworkGateway", outcome)
             }
-            To::Endpoint => {
+            To::Endpoint(number) => {
+                let source = SourceAction::Endpoint(number);
                 let outcome = match (service, &self.network.backbone) {
-                    (Some(service), _) => deliver(&service.name, &service.device, SourceAction::Keep, true),
-                    (None, Some(backbone)) => deliver("backbone", &backbone.device, SourceAction::Keep, true),
+                    (Some(service), _) => deliver(&service.name, &service.device, source, true),
+                    (None, Some(backbone)) => deliver("backbone", &backbone.device, source, true),
                     (None, None) => "NoSuchResource".to_owned(),
                 };
                 ("VirtualNetworkServiceEndpoint", outcome)
             }
             To::Internet => {
                 let outcome = match (service, &self.network.internet) {
-                    (Some(service), _) => deliver(&service.name, &service.device, SourceAction::DefaultOutbound, true),
-                    (None, Some(edge)) => deliver("internet", &edge.device, SourceAction::DefaultOutbound, true),
+                    (Some(service), _) => deliver(&service.name, &service.device, SourceAction::Outbound, true),
+                    (None, Some(edge)) => deliver("internet", &edge.device, SourceAction::Outbound, true),
                     (None, None) => "NoInternetEdge".to_owned(),
                 };
                 ("Internet", outcome)

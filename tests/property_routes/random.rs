@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde_json::json;
 use sidestep::model::network::{
-    AddressPrefix, Backbone, Device, EndpointPrecedence, EndpointProtocols, Gateway, Interface, Internet, IoMode,
-    Network, Nic, Peering, Route, RouteTable, Semantics, Service, ServiceEndpoint, Subnet, SubnetRef, UserNextHop,
-    VirtualNetwork,
+    AddressPrefix, Backbone, Device, EndpointPrecedence, EndpointProtocols, EndpointSource, Flows, Gateway, Identity,
+    Interface, Internet, IoMode, NatProtocols, Network, Nic, Peering, Route, RouteTable, Semantics, Service,
+    ServiceEndpoint, Subnet, SubnetRef, Translation, UserNextHop, VirtualNetwork,
 };
 use sidestep::tags::Catalogue;
 
@@ -125,6 +125,7 @@ pub(super) fn network(choices: &mut Choices<'_>) -> Network {
             VirtualNetwork {
                 name: format!("net{index}"),
                 address_space: parse(&space),
+                traffic_tag: None,
                 peerings: vec![],
                 subnets: (0..1 + choices.below(2)).map(|subnet| random_subnet(choices, index, subnet)).collect(),
             }
@@ -157,6 +158,7 @@ pub(super) fn network(choices: &mut Choices<'_>) -> Network {
             name: format!("nic{index}"),
             subnet: choices.one(&subnets),
             private_addresses: parse(&choices.some(&PRIVATE)),
+            public_addresses: vec![],
             ip_forwarding: choices.flag(),
             device: choices.device(),
         })
@@ -174,16 +176,25 @@ pub(super) fn network(choices: &mut Choices<'_>) -> Network {
                 EndpointProtocols::Only(vec![6]),
                 EndpointProtocols::Only(vec![]),
             ]),
+            nat_protocols: NatProtocols::Any,
         },
+        flows: Flows::default(),
+        identity: Identity::default(),
         virtual_networks: networks,
         route_tables: (0..2).map(|index| random_table(choices, index)).collect(),
+        nat_gateways: vec![],
+        snat_pools: vec![],
         nics,
         gateway: choices.flag().then(|| Gateway {
             virtual_network: choices.below(count),
             learned_routes: parse(&choices.some(&PREFIXES)),
             device: choices.device(),
         }),
-        internet: choices.flag().then(|| Internet { public_addresses: vec![], device: choices.device() }),
+        internet: choices.flag().then(|| Internet {
+            public_addresses: vec![],
+            translation: Translation::default(),
+            device: choices.device(),
+        }),
         backbone: choices.flag().then(|| Backbone { device: choices.device() }),
         services: choices
             .some(&SERVED)
@@ -208,11 +219,18 @@ fn random_subnet(choices: &mut Choices<'_>, network: usize, subnet: usize) -> Su
         .map(|locations| locations.iter().map(|location| (*location).to_owned()).collect())
         .collect();
     let services = choices.some(&["Microsoft.Storage", "Microsoft.Sql", "Microsoft.KeyVault"]);
-    let endpoint = |service: &str, locations| ServiceEndpoint { service: service.to_owned(), locations };
+    let endpoint = |service: &str, locations| ServiceEndpoint {
+        service: service.to_owned(),
+        locations,
+        source: EndpointSource::Private,
+    };
     Subnet {
         name: if subnet == 0 && choices.flag() { "GatewaySubnet".to_owned() } else { format!("subnet{subnet}") },
         address_prefixes: parse(&[["10.0.0.0/24", "10.1.0.0/24", "192.168.0.0/24"][network]]),
         route_table: choices.flag().then(|| choices.below(2)),
+        nat_gateway: None,
+        default_outbound_access: true,
+        traffic_tag: None,
         service_endpoints: services.into_iter().map(|service| endpoint(service, choices.one(&locations))).collect(),
     }
 }

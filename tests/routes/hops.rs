@@ -183,9 +183,9 @@ fn hops_carry_source_and_forwarding() {
     let keep = SourceAction::Keep;
     assert_eq!(deliver("spoke/workload", "10.1.1.4"), (keep, true));
     assert_eq!(deliver("spoke/workload", "192.168.0.9"), (keep, true));
-    assert_eq!(deliver("spoke/workload", "191.239.203.10"), (keep, true));
-    assert_eq!(deliver("closed/workload", "191.239.203.10"), (SourceAction::DefaultOutbound, true));
-    assert_eq!(deliver("closed/workload", "8.8.8.8"), (SourceAction::DefaultOutbound, true));
+    assert_eq!(deliver("spoke/workload", "191.239.203.10"), (SourceAction::Endpoint(0), true));
+    assert_eq!(deliver("closed/workload", "191.239.203.10"), (SourceAction::Outbound, true));
+    assert_eq!(deliver("closed/workload", "8.8.8.8"), (SourceAction::Outbound, true));
     // The side that receives decides: the hub takes forwarded packets from `closed` and not from `spoke`.
     assert_eq!(deliver("spoke/workload", "10.0.101.4"), (keep, false));
     assert_eq!(deliver("spoke/workload", "198.51.100.1"), (keep, false));
@@ -237,8 +237,8 @@ fn ports_know_their_surroundings() {
     assert_eq!((data.kind, data.table, data.address_space.len()), (PortKind::Service, None, 0));
     let public = snapshot.public_port("191.239.203.10".parse().unwrap()).unwrap();
     assert_eq!(snapshot.port(public).unwrap().name, "data");
-    assert_eq!(snapshot.outbound_v4, ["203.0.113.200".parse::<std::net::Ipv4Addr>().unwrap()]);
-    assert_eq!(snapshot.outbound_v6, ["2001:db8:ffff::200".parse::<std::net::Ipv6Addr>().unwrap()]);
+    assert_eq!(snapshot.pools[0].v4, ["203.0.113.200".parse::<std::net::Ipv4Addr>().unwrap()]);
+    assert_eq!(snapshot.pools[0].v6, ["2001:db8:ffff::200".parse::<std::net::Ipv6Addr>().unwrap()]);
 }
 
 #[test]

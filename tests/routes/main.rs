@@ -4,6 +4,7 @@
 mod cases;
 mod hops;
 mod rows;
+mod sources;
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -32,13 +33,22 @@ fn catalogue() -> Catalogue {
         .iter()
         .map(|(name, region, prefixes)| {
             json!({ "name": name, "id": name, "properties": {
-                "changeNumber": 1, "region": region, "regionId": 0, "platform": "Azure", "systemService": "",
+                "changeNumber": 1, "region": region, "regionId": region_id(region), "platform": "Azure", "systemService": "",
                 "addressPrefixes": prefixes, "networkFeatures": null,
             } })
         })
         .collect();
     let document = json!({ "changeNumber": 1, "cloud": "Public", "values": values });
     Catalogue::parse(document.to_string().as_bytes(), "test").unwrap()
+}
+
+/// The numbers of regions that Azure's weekly file has.
+fn region_id(region: &str) -> u32 {
+    match region {
+        "northeurope" => 17,
+        "westeurope" => 18,
+        _ => 0,
+    }
 }
 
 fn plan(document: &str) -> Plan {

@@ -8,18 +8,19 @@ use super::*;
 #[test]
 fn an_endpoint_is_switched_on_and_off_again() {
     let setup = Setup::new();
+    *setup.stage.flows.lock().unwrap() = vec![flow([20, 60, 1, 10]), flow([192, 168, 0, 9]), flow([192, 168, 0, 10])];
     assert_eq!((setup.generation(), setup.next_hop_type().as_str()), (1, "VirtualNetworkGateway"));
 
     let on = setup.node.set_endpoint("test", "SPOKE/workload", "microsoft.storage", true).unwrap();
     assert_eq!((on.subnet.as_str(), on.service.as_str()), (WORKLOAD, STORAGE), "names are as the document has them");
     assert_eq!((on.enabled, on.changed, on.generation), (true, true, 2));
-    assert_eq!((on.flows_reset, on.flows_moved, on.flows_kept), (1, 2, 3));
+    assert_eq!((on.flows.reset, on.flows.moved, on.flows.kept), (1, 0, 2));
     assert_eq!(setup.next_hop_type(), "VirtualNetworkServiceEndpoint");
     assert_eq!(*setup.stage.waited.lock().unwrap(), [2], "the answer comes after the workers");
     assert_eq!(setup.node.status().switched_endpoints, [(format!("{WORKLOAD} {STORAGE}"), true)].into());
 
     let again = setup.node.set_endpoint("test", WORKLOAD, STORAGE, true).unwrap();
-    assert_eq!((again.changed, again.generation), (false, 2));
+    assert_eq!((again.changed, again.generation, again.flows.kept), (false, 2, 3));
 
     let off = setup.node.set_endpoint("test", WORKLOAD, STORAGE, false).unwrap();
     assert_eq!((off.enabled, off.changed, off.generation), (false, true, 3));
@@ -98,6 +99,32 @@ fn a_document_is_applied_with_its_ports() {
     assert_eq!((back.generation, back.ports_removed), (3, vec!["vm2".to_owned()]));
     assert_eq!(setup.stage.serving.lock().unwrap().len(), 4);
     assert_eq!(setup.node.ports().len(), 4);
+}
+
+#[test]
+fn an_endpoint_that_was_switched_off_comes_back_as_the_document_has_it() {
+    let setup = Setup::new();
+    let with = |source: &str| {
+        let subnet = "address_prefixes = [\"10.1.2.0/24\"]";
+        let endpoint = format!("  service_endpoints = [{{ service = \"{STORAGE}\", source = {source} }}]");
+        DOCUMENT.replace(subnet, &format!("{subnet}\n{endpoint}"))
+    };
+    let empty = "spoke/empty";
+    let source = |setup: &Setup| {
+        let answer = setup.node.routes(empty).unwrap();
+        answer.routes.into_iter().find_map(|row| row.route.endpoint_source)
+    };
+    setup.node.apply("test", &with("\"identity6\""), None).unwrap();
+    assert_eq!(source(&setup).as_deref(), Some("identity6"));
+    setup.node.set_endpoint("test", empty, STORAGE, false).unwrap();
+    assert_eq!(source(&setup), None);
+    setup.node.set_endpoint("test", empty, STORAGE, true).unwrap();
+    assert_eq!(source(&setup).as_deref(), Some("identity6"));
+    // A change of the source is a change of the route.
+    let changes = setup.node.try_document(&with("{ prefix_map = \"100.64.8.0/24\" }"), None).unwrap().routes;
+    let endpoint = "Default Active 2 prefixes VirtualNetworkServiceEndpoint Microsoft.Storage";
+    assert_eq!(changes[0].removed, [format!("{endpoint} (identity6)")]);
+    assert_eq!(changes[0].added, [format!("{endpoint} (prefix_map 10.1.2.0/24 to 100.64.8.0/24)")]);
 }
 
 #[test]
@@ -180,6 +207,10 @@ fn what_only_a_restart_can_change_is_refused() {
         (format!("workers = 3\n{DOCUMENT}"), "`workers` differs from the running node's: restart it for that"),
         (format!("io = \"plain\"\n{DOCUMENT}"), "`io` differs from the running node's: restart it for that"),
         (
+            format!("{DOCUMENT}\n[flows]\nlimit = 2000000\n"),
+            "`flows.limit` 2000000 is above 1048576, which the running node's tables were made for: restart it for that",
+        ),
+        (
             DOCUMENT.replace("\"edge0\"", "\"edge0\", mtu = 1400"),
             "the interface edge0 of internet would have to be made anew for internet: apply a document without it first, \
              or restart the node",
@@ -189,24 +220,6 @@ fn what_only_a_restart_can_change_is_refused() {
         assert_eq!((refusal.status(), refusal.to_string().as_str()), (409, expected));
         assert_eq!(setup.in_force(), before);
     }
-}
-
-#[test]
-fn a_dry_run_tells_what_would_change_and_changes_nothing() {
-    let setup = Setup::new();
-    *setup.stage.flows.lock().unwrap() = vec![flow([20, 60, 1, 10]), flow([198, 51, 100, 80])];
-    let before = setup.in_force();
-    let text = format!("{DOCUMENT}{SECOND_NIC}").replace(
-        "route_table = \"forced\"",
-        "route_table = \"forced\"\n  service_endpoints = [{ service = \"Microsoft.Storage\" }]",
-    );
-    let answer = setup.node.try_document(&text, None).unwrap();
-    assert_eq!((answer.generation, answer.dry_run, answer.flows_cut), (1, true, 1));
-    assert_eq!(answer.ports_added, ["vm2"]);
-    assert_eq!(answer.routes.len(), 1);
-    assert_eq!(answer.routes[0].added, ["Default Active 2 prefixes VirtualNetworkServiceEndpoint Microsoft.Storage"]);
-    assert_eq!(setup.in_force(), before);
-    assert_eq!(setup.node.status().changes.len(), 1, "a question is no change");
 }
 
 #[test]

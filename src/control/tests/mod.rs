@@ -2,6 +2,8 @@
 //! told to refuse.
 
 mod change;
+mod dry_run;
+mod fullness;
 mod question;
 mod socket;
 
@@ -16,12 +18,16 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::answers::Counters;
-use super::dataplane::{Dataplane, Devices, Flow, Queues};
+use super::dataplane::{Dataplane, Devices, Queues};
 use super::document::Document;
 use super::node::{Loaded, Node, Overrides};
 use super::ports::Attachment;
 use super::refusal::Refusal;
-use crate::snapshot::{NextHopType, PortId, Publisher};
+use crate::path::flow::{FlowState, Phase};
+use crate::path::forwarder::FlowSummary;
+use crate::path::redecide::{Fate, Foreseen, Sides, fate};
+use crate::snapshot::{NextHopType, PortId, Publisher, Snapshot};
+use crate::worker::Stopped;
 
 /// A network with a forced tunnel and a service, and places to put more.
 const DOCUMENT: &str = r#"
@@ -123,7 +129,11 @@ struct Stage {
     /// How long the workers take to forward by a generation.
     slow: Mutex<Duration>,
     /// The workers' flows.
-    flows: Mutex<Vec<Flow>>,
+    flows: Mutex<Vec<FlowSummary>>,
+    /// How many flows each port has, largest first.
+    owners: Mutex<Vec<(PortId, u32)>>,
+    /// Whether the workers leave questions about flows open.
+    silent: Mutex<bool>,
 }
 
 struct FakeDevices(Arc<Stage>);
@@ -135,6 +145,10 @@ impl Devices for FakeDevices {
         }
         self.0.open.lock().unwrap().push(attachment.name.clone());
         Ok(Vec::new())
+    }
+
+    fn keep(&self, _: &mut Queues) -> io::Result<()> {
+        Ok(())
     }
 
     fn adjust(&self, before: &Attachment, after: &Attachment) -> Result<(), Refusal> {
@@ -161,18 +175,43 @@ impl Dataplane for FakeWorkers {
         true
     }
 
-    fn flows(&self, limit: usize) -> Vec<Flow> {
+    fn flows(&self, limit: usize) -> Vec<FlowSummary> {
         self.stage.flows.lock().unwrap().iter().take(limit).copied().collect()
     }
 
+    fn foresee(&self, snapshot: Arc<Snapshot>, _: Duration) -> Option<Foreseen> {
+        if *self.stage.silent.lock().unwrap() {
+            return None;
+        }
+        let mut foreseen = Foreseen::default();
+        for flow in self.stage.flows.lock().unwrap().iter() {
+            match fate(&snapshot, &flow.sides, &flow.state) {
+                Fate::Kept { .. } => foreseen.kept += 1,
+                Fate::Reset => foreseen.reset += 1,
+                Fate::Ended | Fate::Moved => foreseen.moved += 1,
+            }
+            if !matches!(fate(&snapshot, &flow.sides, &flow.state), Fate::Kept { .. }) {
+                foreseen.cut.push(*flow);
+            }
+        }
+        Some(foreseen)
+    }
+
+    fn last_change(&self) -> Option<Foreseen> {
+        // Its flows are as before a change, whatever was changed.
+        self.foresee(self.publisher.current(), Duration::ZERO)
+    }
+
+    fn flow_owners(&self, count: usize) -> (u32, Vec<(PortId, u32)>) {
+        let mut owners = self.stage.owners.lock().unwrap().clone();
+        let used = owners.iter().map(|(_, flows)| flows).sum();
+        owners.truncate(count);
+        (used, owners)
+    }
+
     fn counters(&self) -> Counters {
-        // Each change resets one flow, moves two and keeps three.
-        let changes = self.stage.waited.lock().unwrap().len() as u64;
         Counters {
             flows: self.stage.flows.lock().unwrap().len() as u64,
-            flows_reset: changes,
-            flows_moved: 2 * changes,
-            flows_kept: 3 * changes,
             ports: [("0".to_owned(), BTreeMap::from([("received".to_owned(), 5)]))].into(),
             ..Counters::default()
         }
@@ -184,6 +223,11 @@ impl Dataplane for FakeWorkers {
 
     fn remove_ports(&self, ports: &[PortId]) {
         self.stage.serving.lock().unwrap().retain(|port| !ports.contains(port));
+    }
+
+    fn stop(&self) -> Stopped {
+        self.stage.serving.lock().unwrap().clear();
+        Stopped::empty()
     }
 }
 
@@ -241,18 +285,20 @@ impl Setup {
 }
 
 /// A TCP flow of vm1 (port 0) to a service.
-fn flow(destination: [u8; 4]) -> Flow {
+fn flow(destination: [u8; 4]) -> FlowSummary {
     let source = (IpAddr::V4(Ipv4Addr::new(10, 1, 1, 4)), 40_000);
-    Flow {
+    let destination = (IpAddr::V4(destination.into()), 443);
+    let sides = Sides {
         protocol: 6,
         ingress: PortId(0),
         source,
-        destination: (IpAddr::V4(destination.into()), 443),
+        destination,
         egress: PortId(1),
         presented: source,
-        next_hop_type: NextHopType::VirtualNetworkGateway,
-        phase: "established",
-        packets: [3, 2],
-        bytes: [300, 200],
-    }
+        reached: destination,
+    };
+    let mut state = FlowState::at(Phase::Established, NextHopType::VirtualNetworkGateway, 1);
+    state.packets = [3, 2];
+    state.bytes = [300, 200];
+    FlowSummary { sides, state }
 }

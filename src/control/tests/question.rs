@@ -45,6 +45,51 @@ fn the_kernels_side_of_a_port_follows_from_its_role() {
 }
 
 #[test]
+fn the_kernels_know_what_addresses_are_translated_to() {
+    let folder = Setup::new().folder;
+    let text = format!(
+        "{DOCUMENT}{SECOND_SERVICE}device = {{ tun = \"more0\" }}\n[backbone]\ndevice = {{ tun = \"bb0\" }}\n\
+         [[nat_gateway]]\nname = \"egress\"\npublic_addresses = [\"203.0.113.30\", \"2001:db8:ffff::30\"]\n\
+         [[snat_pool]]\nname = \"pool\"\naddresses = [\"198.51.100.10\"]\n"
+    );
+    let endpoint = |source: &str| {
+        format!(
+            "address_prefixes = [\"10.1.2.0/24\"]\n  service_endpoints = \
+                 [{{ service = \"{STORAGE}\", source = {source} }}]"
+        )
+    };
+    let text = text
+        .replace("\"20.60.1.11\"", "\"20.60.1.11\", \"2603:1020::11\"")
+        .replace("name = \"vm1\"\nsubnet", "name = \"vm1\"\npublic_addresses = [\"203.0.113.40\"]\nsubnet");
+    let shown = |source: &str, port: &str| {
+        let text = text.replace("address_prefixes = [\"10.1.2.0/24\"]", &endpoint(source));
+        let document = Document { path: folder.path().join("network.toml"), text };
+        let loaded = Loaded::load(document, Overrides::default()).unwrap();
+        let all = attachments(loaded.network(), loaded.snapshot());
+        let port = all.into_iter().find(|attachment| attachment.name == port).unwrap();
+        let list = |nets: &[ipnet::IpNet]| nets.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+        format!("{} | {}", list(&port.addresses), list(&port.routes))
+    };
+    assert_eq!(
+        shown("\"private\"", "internet"),
+        " | 20.60.1.10/32 20.60.1.11/32 203.0.113.30/32 203.0.113.40/32 203.0.113.200/32 2001:db8:ffff::30/128 \
+         2603:1020::11/128"
+    );
+    assert_eq!(shown("\"private\"", "backbone"), " | 10.0.0.0/16 10.1.0.0/16 198.51.100.10/32 fd00:1::/48");
+    assert_eq!(
+        shown("{ prefix_map = \"100.64.8.0/24\" }", "backbone"),
+        " | 10.0.0.0/16 10.1.0.0/16 100.64.8.0/24 198.51.100.10/32 fd00:1::/48"
+    );
+    assert_eq!(
+        shown("\"identity6\"", "backbone"),
+        " | 10.0.0.0/16 10.1.0.0/16 198.51.100.10/32 fd00:1::/48 fde4:8dba::/32"
+    );
+    assert_eq!(shown("\"private\"", "data"), "20.60.1.10/32 | 0.0.0.0/0");
+    assert_eq!(shown("\"identity6\"", "data"), "20.60.1.10/32 64:ff9b::143c:10a/128 | 0.0.0.0/0 ::/0");
+    assert_eq!(shown("\"identity6\"", "more"), "20.60.1.11/32 2603:1020::11/128 | 0.0.0.0/0 ::/0");
+}
+
+#[test]
 fn a_packet_is_explained_by_every_stage() {
     let setup = Setup::new();
     let answer = setup.node.explain(&query("vm1", "data.blob.example", "tcp", Some(80))).unwrap();

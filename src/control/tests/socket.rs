@@ -102,6 +102,32 @@ fn an_endpoint_is_switched_by_post_and_delete() {
 }
 
 #[test]
+fn an_endpoint_is_asked_about_by_the_same_requests() {
+    let served = Served::new();
+    *served.setup.stage.flows.lock().unwrap() = vec![flow([20, 60, 1, 10])];
+    let path = ["v1", "subnets", "spoke", "workload", "endpoints", STORAGE];
+    let dry = target(&path, &[("dry_run", "true")]);
+    let asked: Value = served.client.post(&dry).unwrap();
+    assert_eq!((&asked["dry_run"], &asked["generation"]), (&true.into(), &1.into()));
+    assert_eq!((&asked["flows_reset"], &asked["flows_moved"], &asked["flows_kept"]), (&1.into(), &0.into(), &0.into()));
+    assert_eq!(asked["flows_cut"][0]["destination"], "20.60.1.10:443");
+    assert_eq!(asked["flows_cut"][0]["ingress"], "vm1");
+    assert_eq!(asked["routes"][0]["subnet"], WORKLOAD);
+    assert_eq!(served.setup.generation(), 1);
+
+    let mut done: Value = served.client.post(&target(&path, &[("dry_run", "false")])).unwrap();
+    assert_eq!((&done["dry_run"], &done["generation"]), (&false.into(), &2.into()));
+    done["dry_run"] = true.into();
+    done["generation"] = 1.into();
+    assert_eq!(asked, done, "both have the same shape");
+
+    let off: EndpointAnswer = served.client.delete(&dry).unwrap();
+    assert_eq!((off.enabled, off.changed, off.dry_run, off.generation), (false, true, true, 2));
+    assert_eq!(served.refused(served.client.post(&target(&path, &[("dry_run", "maybe")]))).0, 400);
+    assert_eq!(served.setup.generation(), 2);
+}
+
+#[test]
 fn a_document_is_applied_by_put() {
     let served = Served::new();
     let text = format!("{DOCUMENT}{SECOND_NIC}");

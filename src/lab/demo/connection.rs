@@ -3,6 +3,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -14,27 +15,44 @@ use crate::lab::interrupt;
 use crate::lab::serve::Seen;
 use crate::port::namespace;
 
-/// Pause between two requests, and between two attempts to connect.
-const PAUSE: Duration = Duration::from_millis(20);
+/// Milliseconds of pause between two requests, at random, so that several clients do not run in step.
+const PAUSE: RangeInclusive<u64> = 10..=30;
 
-/// How long the client waits for an answer; a connection that says nothing for so long is given up.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Pause between two attempts to connect.
+const AGAIN: Duration = Duration::from_millis(20);
+
+/// How long the client waits for an answer before it gives a connection up: the application's timeout.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a connection may take to be made.
+const CONNECT: Duration = Duration::from_secs(2);
+
+/// How often whoever waits for an answer looks whether it is to stop.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// The largest answer.
 const LARGEST: usize = 4096;
 
+/// An answer that the client got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Answer {
+    /// When it was complete.
+    pub(super) at: Instant,
+    /// The client's address as the server saw it.
+    pub(super) source: IpAddr,
+    /// The client's own port of the connection that it came on.
+    pub(super) port: u16,
+}
+
 /// Something that happened to the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Event {
-    /// An answer, with the source address that the server saw.
-    Answer {
-        /// When it was complete.
-        at: Instant,
-        /// The client's address as the server saw it.
-        source: IpAddr,
-    },
+enum Event {
+    /// An answer.
+    Answer(Answer),
     /// The connection was reset.
     Reset,
+    /// There was no answer for as long as the application waits.
+    TimedOut,
     /// The connection broke otherwise, or could not be made.
     Broken(String),
 }
@@ -48,8 +66,10 @@ pub(super) struct Client {
     to: SocketAddr,
     /// How often its connection was reset.
     pub(super) resets: u32,
+    /// How often it gave a connection up because no answer came.
+    pub(super) timeouts: u32,
     /// Why a connection broke that was not reset.
-    pub(super) broken: Vec<String>,
+    broken: Vec<String>,
 }
 
 impl Client {
@@ -69,20 +89,20 @@ impl Client {
                 let _ = sender.send(Event::Broken(error.to_string()));
             }
         })?;
-        Ok(Self { events, stop, thread: Some(thread), to, resets: 0, broken: Vec::new() })
+        Ok(Self { events, stop, thread: Some(thread), to, resets: 0, timeouts: 0, broken: Vec::new() })
     }
 
-    /// Waits for an answer to a request whose source address at the server is `source`, and says when it came. Resets
-    /// and breaks on the way are counted.
+    /// Waits for an answer to a request whose source address at the server is `source`. Resets and breaks on the way
+    /// are counted.
     ///
     /// # Errors
     /// There was none in time, or a signal came.
-    pub(super) fn wait_for(&mut self, source: IpAddr, patience: Duration) -> Result<Instant, DemoError> {
+    pub(super) fn wait_for(&mut self, source: IpAddr, patience: Duration) -> Result<Answer, DemoError> {
         let until = Instant::now() + patience;
         loop {
             interrupt::check()?;
-            match self.events.recv_timeout(PAUSE) {
-                Ok(Event::Answer { at, source: seen }) if seen == source => return Ok(at),
+            match self.events.recv_timeout(LOOK) {
+                Ok(Event::Answer(answer)) if answer.source == source => return Ok(answer),
                 Ok(event) => self.count(event),
                 Err(RecvTimeoutError::Timeout) if Instant::now() < until => {}
                 Err(_) => {
@@ -108,10 +128,27 @@ impl Client {
         }
     }
 
+    /// Says that nothing but resets ended its connections.
+    ///
+    /// # Errors
+    /// Something did; what it was.
+    pub(super) fn refuse_breaks(&self) -> Result<(), DemoError> {
+        let silence = (self.timeouts > 0).then(|| format!("no answer within {} s", TIMEOUT.as_secs()));
+        let reasons: Vec<_> = self.broken.iter().cloned().chain(silence).collect();
+        if reasons.is_empty() {
+            return Ok(());
+        }
+        Err(DemoError::Probe {
+            what: format!("the open connection to {}", self.to),
+            said: format!("nothing but a reset was to end it: {}", reasons.join(", ")),
+        })
+    }
+
     fn count(&mut self, event: Event) {
         match event {
-            Event::Answer { .. } => {}
+            Event::Answer(_) => {}
             Event::Reset => self.resets += 1,
+            Event::TimedOut => self.timeouts += 1,
             Event::Broken(why) => self.broken.push(why),
         }
     }
@@ -126,11 +163,12 @@ impl Drop for Client {
 /// Connects, asks, and connects again, until it is told to stop.
 fn converse(to: SocketAddr, stop: &AtomicBool, events: &Sender<Event>) {
     while !stop.load(Ordering::Relaxed) {
-        let event = match connect(to).and_then(|stream| ask(stream, stop, events)) {
-            Ok(()) => continue,
-            Err(error) if is_reset(&error) => Event::Reset,
-            Err(error) => {
-                thread::sleep(PAUSE);
+        let event = match connect(to).map(|stream| ask(stream, stop, events)) {
+            Ok(Ok(())) => continue,
+            Ok(Err(error)) if is_reset(&error) => Event::Reset,
+            Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => Event::TimedOut,
+            Ok(Err(error)) | Err(error) => {
+                thread::sleep(AGAIN);
                 Event::Broken(error.to_string())
             }
         };
@@ -141,23 +179,23 @@ fn converse(to: SocketAddr, stop: &AtomicBool, events: &Sender<Event>) {
 }
 
 fn connect(to: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+    let stream = TcpStream::connect_timeout(&to, CONNECT)?;
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
     Ok(stream)
 }
 
 /// Asks on one connection until it breaks or the client is told to stop.
 fn ask(mut stream: TcpStream, stop: &AtomicBool, events: &Sender<Event>) -> io::Result<()> {
     let request = format!("GET / HTTP/1.1\r\nhost: {}\r\n\r\n", stream.peer_addr()?);
+    let port = stream.local_addr()?.port();
     while !stop.load(Ordering::Relaxed) {
         stream.write_all(request.as_bytes())?;
-        let source = read_answer(&mut stream)?.source;
-        if events.send(Event::Answer { at: Instant::now(), source }).is_err() {
+        let Some(Seen { source, .. }) = read_answer(&mut stream, stop)? else { break };
+        if events.send(Event::Answer(Answer { at: Instant::now(), source, port })).is_err() {
             break;
         }
-        thread::sleep(PAUSE);
+        thread::sleep(Duration::from_millis(fastrand::u64(PAUSE)));
     }
     Ok(())
 }
@@ -166,22 +204,36 @@ fn is_reset(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
 }
 
-/// Reads one answer; requests are sent one at a time, so nothing follows it.
-fn read_answer(stream: &mut impl Read) -> io::Result<Seen> {
+/// Reads one answer, none when the client is told to stop; requests are sent one at a time, so nothing follows it.
+fn read_answer(stream: &mut TcpStream, stop: &AtomicBool) -> io::Result<Option<Seen>> {
+    let until = Instant::now() + TIMEOUT;
     let mut bytes = Vec::new();
-    loop {
+    while !stop.load(Ordering::Relaxed) {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left.min(LOOK)))?;
         let mut piece = [0; 1024];
-        match stream.read(&mut piece)? {
-            0 => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection")),
-            count => bytes.extend_from_slice(&piece[..count]),
+        match stream.read(&mut piece) {
+            Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection")),
+            Ok(count) => bytes.extend_from_slice(&piece[..count]),
+            Err(error) if is_pause(&error) => continue,
+            Err(error) => return Err(error),
         }
         if let Some(seen) = parse_answer(&bytes)? {
-            return Ok(seen);
+            return Ok(Some(seen));
         }
         if bytes.len() > LARGEST {
             return Err(io::Error::other("the answer is too long"));
         }
     }
+    Ok(None)
+}
+
+/// Whether nothing came in the time of one look.
+fn is_pause(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
 /// The answer in these bytes, none while it is not complete.

@@ -48,6 +48,7 @@ pub(super) struct Subject {
     pub(super) service_address: IpAddr,
     pub(super) service_host: String,
     /// The ordinary web site.
+    pub(super) web_netns: String,
     pub(super) web_address: IpAddr,
     pub(super) web_host: String,
     /// The public address of the on-premises site.
@@ -73,8 +74,9 @@ impl Subject {
         let service = find_service(&network)?;
         let nic = network.nics.iter().find(|nic| nic.name == NIC).ok_or_else(|| missing("NIC of its VM"))?;
         let hosts = network.lab.iter().flat_map(|lab| &lab.hosts);
-        let site = hosts.clone().find_map(|host| Some((v4(&host.web)?, host.web_names.first()?.clone())));
-        let (web_address, web_host) = site.ok_or_else(|| missing("web site"))?;
+        let site =
+            hosts.clone().find_map(|host| Some((host.netns.clone(), v4(&host.web)?, host.web_names.first()?.clone())));
+        let (web_netns, web_address, web_host) = site.ok_or_else(|| missing("web site"))?;
         let public = hosts.clone().find_map(|host| v4(&host.masquerade));
         let netns = |device: &Option<model::network::Device>| device.as_ref().and_then(|device| device.netns.clone());
         Ok(Self {
@@ -86,6 +88,7 @@ impl Subject {
             service_netns: netns(&service.device).ok_or_else(|| missing("namespace of its service"))?,
             service_address: v4(&service.addresses).ok_or_else(|| missing("service address"))?,
             service_host: service.host_names.first().cloned().ok_or_else(|| missing("name of its service"))?,
+            web_netns,
             web_address,
             web_host,
             public_address: public.ok_or_else(|| missing("on-premises site"))?,

@@ -4,8 +4,12 @@
 mod connection;
 mod document;
 mod guard;
+mod outcome;
 mod probe;
 mod report;
+mod stream;
+mod switch;
+mod withheld;
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -16,12 +20,12 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use self::connection::Client;
 use self::document::Subject;
 use self::guard::Guard;
 pub use self::guard::guard;
+pub use self::outcome::{Datagrams, Reconnection, Switch, Unreset};
 use self::report::{Expected, rounded};
-pub use self::report::{Measurement, Report, Switch};
+pub use self::report::{Measurement, Report};
 use super::LabError;
 use super::build::{make, prepare, remove, remove_stale, wait_for_line};
 use super::command::{self, CommandError, Tool};
@@ -84,7 +88,7 @@ pub enum DemoError {
     /// The demo's own document.
     #[error("the demo's document: {0}")]
     Document(String),
-    /// Nothing could be measured.
+    /// Something could not be measured.
     #[error("{what}: {said}")]
     Probe {
         /// What was tried.
@@ -133,7 +137,7 @@ pub fn run(options: &Options, progress: &mut dyn Write) -> Result<Report, DemoEr
     let catalogue = options.tags.as_deref().map(Catalogue::load).transpose()?;
     let subject = Subject::new(catalogue.as_ref())?;
     let layout = prepare(&subject.network)?;
-    command::require(&["ping", "traceroute", "iperf3", "curl"])?;
+    command::require(&["ping", "traceroute", "iperf3", "curl", "nft"])?;
     if remove_stale(NAME)? {
         progress.say("removed what an interrupted demo had left");
     }
@@ -173,38 +177,7 @@ impl Progress<'_> {
 fn measure_both(stage: &Stage, subject: &Subject, progress: &mut Progress<'_>) -> Result<Report, DemoError> {
     let forced_tunnel = measure(stage, subject, "forced tunnel", progress)?;
 
-    let (service, subnet) = (&subject.service, subject.subnet);
-    progress.say(&format!("with a connection open, enabling the endpoint of {service} on {subnet}"));
-    let start = |to| {
-        Client::start(&subject.vm_netns, to)
-            .map_err(|source| DemoError::Probe { what: format!("a connection to {to}"), said: source.to_string() })
-    };
-    let mut to_service = start(subject.service_address)?;
-    let mut to_web = start(subject.web_address)?;
-    to_service.wait_for(subject.public_address, CONNECTION)?;
-    to_web.wait_for(subject.public_address, CONNECTION)?;
-    let switched = Instant::now();
-    stage.enable_endpoint(subject)?;
-    let first = to_service.wait_for(subject.private_address, CONNECTION)?;
-    to_service.stop();
-    to_web.stop();
-    if !to_service.broken.is_empty() {
-        return Err(DemoError::Probe {
-            what: format!("the open connection to {}", subject.service_address),
-            said: format!("it was to be reset, and ended otherwise: {}", to_service.broken.join(", ")),
-        });
-    }
-    if to_web.resets > 0 || !to_web.broken.is_empty() {
-        return Err(DemoError::Probe {
-            what: format!("the open connection to {}, which the switch does not concern", subject.web_address),
-            said: format!("it was reset {} times {}", to_web.resets, to_web.broken.join(", ")),
-        });
-    }
-    let switch = Switch {
-        open_connections_reset: to_service.resets,
-        first_success_after_ms: rounded(first.saturating_duration_since(switched).as_secs_f64() * 1e3, 1),
-    };
-
+    let switch = switch::measure(stage, subject, progress)?;
     let service_endpoint = measure(stage, subject, "service endpoint", progress)?;
     Ok(Report { forced_tunnel, service_endpoint, switch })
 }
@@ -320,11 +293,10 @@ impl Stage {
         Ok(answer.next_hop_type)
     }
 
-    fn enable_endpoint(&self, subject: &Subject) -> Result<(), DemoError> {
+    fn enable_endpoint(&self, subject: &Subject) -> Result<EndpointAnswer, DemoError> {
         let (network, subnet) = subject.subnet.split_once('/').unwrap_or((subject.subnet, ""));
         let path = ["v1", "subnets", network, subnet, "endpoints", &subject.service];
-        let _: EndpointAnswer = self.client().post(&target(&path, &[]))?;
-        Ok(())
+        Ok(self.client().post(&target(&path, &[]))?)
     }
 
     fn client(&self) -> client::Client {

@@ -76,7 +76,8 @@ fn round_trips(text: &str) -> Vec<f64> {
     text.lines().filter_map(time).collect()
 }
 
-fn median(mut values: Vec<f64>) -> Option<f64> {
+/// The middle value, of an even number the mean of the middle two; none of none.
+pub(super) fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     match values.len() {

@@ -1,11 +1,11 @@
-//! What the demo found: the object that `--json` prints, the table for people, and what does not hold.
+//! What the demo found: the object that `--json` prints, the tables for people, and what does not hold.
 
-use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::{Deserialize, Serialize};
 
+use super::outcome::Switch;
 use crate::snapshot::NextHopType;
 
 /// The demo's result.
@@ -36,15 +36,6 @@ pub struct Measurement {
     pub http_status: u16,
     /// The source address that the ordinary web site saw; none if it answered something else.
     pub web_source_seen: Option<IpAddr>,
-}
-
-/// What happened when the endpoint was enabled.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Switch {
-    /// How many of the open connections to the service were reset.
-    pub open_connections_reset: u32,
-    /// Milliseconds from the switch to the first answer over the new path.
-    pub first_success_after_ms: f64,
 }
 
 /// What has to be seen where.
@@ -102,14 +93,11 @@ impl Report {
                 endpoint.tcp_gbps, tunnel.tcp_gbps
             ),
         );
-        check(
-            switch.open_connections_reset == 1,
-            format!("one connection was open and {} were reset", switch.open_connections_reset),
-        );
+        failures.extend(switch.failures());
         failures
     }
 
-    /// The table that compares the two columns, and the sentence about the switch.
+    /// The table that compares the two columns, and what the switch did.
     pub fn text(&self) -> String {
         let columns = [&self.forced_tunnel, &self.service_endpoint];
         let mut table = Table::new();
@@ -125,19 +113,13 @@ impl Report {
         row("TCP", &|m| format!("{} Gb/s", m.tcp_gbps));
         row("HTTP status", &|m| m.http_status.to_string());
         row("source that an ordinary web site sees", &|m| shown(m.web_source_seen));
-        let mut text = String::new();
-        for line in table.lines() {
-            // Writing to a String cannot fail.
-            let _ = writeln!(text, "{}", line.trim_end());
-        }
-        let Switch { open_connections_reset: resets, first_success_after_ms: after } = self.switch;
-        let _ = writeln!(
-            text,
-            "The switch reset {resets} open connection{}; the first answer over the new path came after {after} ms.",
-            if resets == 1 { "" } else { "s" }
-        );
-        text
+        plain(&table) + "\n" + &self.switch.text()
     }
+}
+
+/// A table without the spaces that fill its lines up.
+pub(super) fn plain(table: &Table) -> String {
+    table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }
 
 fn shown(address: Option<IpAddr>) -> String {
@@ -153,6 +135,7 @@ pub(super) fn rounded(value: f64, digits: i32) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lab::demo::outcome::tests::switch;
 
     fn report() -> Report {
         let address = |text: &str| Some(text.parse().expect("address"));
@@ -176,7 +159,7 @@ mod tests {
                 http_status: 200,
                 web_source_seen: address("203.0.113.10"),
             },
-            switch: Switch { open_connections_reset: 1, first_success_after_ms: 23.4 },
+            switch: switch(),
         }
     }
 
@@ -200,7 +183,7 @@ mod tests {
                     "path": ["10.1.1.1", "20.60.1.10"], "ping_ms": 0.25, "tcp_gbps": 9.5,
                     "http_status": 200, "web_source_seen": "203.0.113.10"
                 },
-                "switch": { "open_connections_reset": 1, "first_success_after_ms": 23.4 }
+                "switch": serde_json::to_value(switch()).expect("writes")
             })
         );
     }
@@ -218,8 +201,7 @@ mod tests {
         assert_eq!(line("path"), "path | 10.1.1.1 | 10.1.1.1");
         assert_eq!(line("ping"), "ping | 20.9 ms | 0.25 ms");
         assert_eq!(line("TCP"), "TCP | 0.19 Gb/s | 9.5 Gb/s");
-        let last = "The switch reset 1 open connection; the first answer over the new path came after 23.4 ms.";
-        assert_eq!(text.lines().last(), Some(last));
+        assert!(text.ends_with(&format!("\n\n{}", switch().text())), "what the switch did comes last");
     }
 
     #[test]
@@ -234,7 +216,7 @@ mod tests {
         bad.service_endpoint.web_source_seen = None;
         bad.service_endpoint.path = bad.forced_tunnel.path.clone();
         bad.forced_tunnel.http_status = 502;
-        bad.switch.open_connections_reset = 0;
+        bad.switch.connections.reset = 0;
         assert_eq!(
             bad.failures(&expected()),
             [
@@ -242,7 +224,7 @@ mod tests {
                 "with the endpoint the service sees 203.0.113.10, not 10.1.1.4",
                 "with the endpoint the web site sees -, not 203.0.113.10",
                 "the path is not shorter with the endpoint: 3 hops",
-                "one connection was open and 0 were reset",
+                "8 connections to the service were open and 0 were reset",
             ]
         );
         let mut bad = report();

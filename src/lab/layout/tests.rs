@@ -158,6 +158,19 @@ fn link_addresses_keep_clear_of_the_document() {
 }
 
 #[test]
+fn translated_addresses_are_known_to_the_lab() {
+    let parts = "\n[[nat_gateway]]\nname = \"egress\"\npublic_addresses = [\"192.0.2.2\"]\n\
+                 [[snat_pool]]\nname = \"pool\"\naddresses = [\"192.0.2.6\"]\n";
+    let layout = layout(&format!("{DOCUMENT}{parts}"));
+    assert_eq!(layout.links[0].ends[0].addresses[0].to_string(), "192.0.2.9/30", "links keep clear of both");
+    let edge_behind = format!("{DOCUMENT}{parts}")
+        .replace("netns = \"internet\" }\n\n[[service]]", "netns = \"onprem\" }\n\n[[service]]");
+    let edge_behind = self::layout(&edge_behind);
+    let back = routes(namespace(&edge_behind, "internet"));
+    assert!(back.iter().any(|route| route.starts_with("192.0.2.2/32 via ")), "{back:?}");
+}
+
+#[test]
 fn names_point_at_public_addresses_in_every_namespace() {
     let layout = layout(DOCUMENT);
     for namespace in &layout.namespaces {

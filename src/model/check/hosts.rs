@@ -6,6 +6,7 @@ use super::Context;
 use super::devices::one_of_each_family;
 use super::ports::public_address;
 use super::ranges::no_host;
+use super::translation::presented;
 use crate::model::document;
 use crate::model::names::{Unique, check_host_name, check_netns_name, did_you_mean, nearest};
 use crate::model::network::{Lab, LabHost};
@@ -28,6 +29,9 @@ pub(super) fn lab(context: Context<'_>) -> Option<Lab> {
         for address in internet.get_ref().public_addresses.iter() {
             addresses.reserve(*address.get_ref(), address.span());
         }
+    }
+    for address in presented(context.document) {
+        addresses.reserve(*address.get_ref(), address.span());
     }
     for host in lab.hosts.iter().map(Spanned::get_ref) {
         if let Some(netns) = &host.netns {

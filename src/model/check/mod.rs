@@ -2,15 +2,20 @@
 //! reported at once; what a check returns means something only if no mistake was reported.
 
 mod devices;
+mod flows;
 mod hosts;
+mod identity;
 mod networks;
 mod ports;
 mod ranges;
 mod routes;
+mod sources;
+mod translation;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use ipnet::IpNet;
 use toml::Spanned;
 
 use super::TagNames;
@@ -36,6 +41,10 @@ struct Index<'a> {
     networks: HashMap<String, usize>,
     /// Route tables by their names in lower case.
     route_tables: HashMap<String, usize>,
+    /// NAT gateways by their names in lower case.
+    nat_gateways: HashMap<String, usize>,
+    /// SNAT pools by their names in lower case.
+    snat_pools: HashMap<String, usize>,
     /// For each route table the subnets that use it, with the indices of their virtual networks.
     users: Vec<Vec<(usize, &'a Subnet)>>,
 }
@@ -53,7 +62,9 @@ impl<'a> Index<'a> {
                 }
             }
         }
-        Self { networks, route_tables, users }
+        let nat_gateways = by_name(document.nat_gateways.iter().map(|gateway| &gateway.get_ref().name));
+        let snat_pools = by_name(document.snat_pools.iter().map(|pool| &pool.get_ref().name));
+        Self { networks, route_tables, nat_gateways, snat_pools, users }
     }
 }
 
@@ -63,14 +74,20 @@ pub(super) fn check(document: &Document, folder: &Path, tags: Option<&dyn TagNam
     let context = Context { document, folder, tags, report, index: &index };
     let location = document.location.as_ref().map(|written| location(written, tags, report)).unwrap_or_default();
     let mut devices = Devices::new();
+    translation::addresses(context);
+    sources::prefix_maps(context);
     Network {
         tags: document.tags.as_ref().and_then(|tags| context.path(tags)),
         io: context.io(),
         workers: context.workers(),
         control: document.control.as_ref().and_then(|control| context.path(control)),
         semantics: context.semantics(),
+        flows: flows::flows(context),
+        identity: identity::identity(context),
         virtual_networks: networks::virtual_networks(context),
         route_tables: routes::route_tables(context),
+        nat_gateways: translation::nat_gateways(context),
+        snat_pools: translation::snat_pools(context),
         nics: ports::nics(context, &mut devices),
         gateway: ports::gateway(context, &mut devices),
         internet: ports::internet(context, &mut devices),
@@ -140,6 +157,7 @@ impl<'a> Context<'a> {
         Semantics {
             endpoint_precedence: precedence.unwrap_or_default(),
             endpoint_protocols: self.endpoint_protocols(written.get_ref()),
+            nat_protocols: translation::nat_protocols(self, written.get_ref()),
         }
     }
 
@@ -204,6 +222,40 @@ impl<'a> Context<'a> {
             self.unknown("route table", name, tables.iter().map(|table| &table.get_ref().name));
         }
         found
+    }
+
+    /// Finds a NAT gateway by name; case does not count.
+    fn find_nat_gateway(self, name: &str) -> Option<usize> {
+        self.index.nat_gateways.get(&name.to_ascii_lowercase()).copied()
+    }
+
+    /// Finds a NAT gateway by name, or reports that there is none.
+    fn resolve_nat_gateway(self, name: &Text) -> Option<usize> {
+        let found = self.find_nat_gateway(name.get_ref());
+        let gateways = &self.document.nat_gateways;
+        if found.is_none() && gateways.complete {
+            self.unknown("NAT gateway", name, gateways.iter().map(|gateway| &gateway.get_ref().name));
+        }
+        found
+    }
+
+    /// Finds a SNAT pool by name, or reports that there is none.
+    fn resolve_snat_pool(self, name: &Text) -> Option<usize> {
+        let found = self.index.snat_pools.get(&name.get_ref().to_ascii_lowercase()).copied();
+        let pools = &self.document.snat_pools;
+        if found.is_none() && pools.complete {
+            self.unknown("SNAT pool", name, pools.iter().map(|pool| &pool.get_ref().name));
+        }
+        found
+    }
+
+    /// Every range of every address space, with the name of its network.
+    fn address_spaces(self) -> impl Iterator<Item = (&'a str, IpNet)> {
+        self.document
+            .virtual_networks
+            .iter()
+            .map(Spanned::get_ref)
+            .flat_map(|network| network.address_space.iter().map(|range| (shown(&network.name), *range.get_ref())))
     }
 
     /// Finds a subnet by `network/subnet`, or reports what of it is unknown.

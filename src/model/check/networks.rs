@@ -4,11 +4,10 @@ use ipnet::IpNet;
 use toml::Spanned;
 
 use super::ranges::{overlap, refused};
-use super::{Context, shown, text};
+use super::{Context, identity, shown, sources, text, translation};
 use crate::model::document;
 use crate::model::names::{Unique, check_resource_name, did_you_mean, location, nearest, region};
 use crate::model::network::{Peering, ServiceEndpoint, Subnet, VirtualNetwork};
-use crate::model::read::List;
 use crate::model::services::{ENDPOINT_SERVICES, EndpointService, SQL, STORAGE_GLOBAL, endpoint_service};
 
 /// Virtual networks of one subscription (Azure, networking limits).
@@ -25,6 +24,7 @@ pub(super) fn virtual_networks(context: Context<'_>) -> Vec<VirtualNetwork> {
     let networks = &context.document.virtual_networks;
     context.at_most(MAX_NETWORKS, networks, "virtual networks");
     let mut names = Unique::new("virtual network");
+    let mut tags = Unique::new("traffic_tag of a virtual network");
     let checked = networks
         .iter()
         .enumerate()
@@ -38,6 +38,7 @@ pub(super) fn virtual_networks(context: Context<'_>) -> Vec<VirtualNetwork> {
             VirtualNetwork {
                 name: text(&written.name),
                 address_space: written.address_space.iter().map(|range| *range.get_ref()).collect(),
+                traffic_tag: identity::network_tag(context, written, &mut tags),
                 peerings: peerings(context, index),
                 subnets: subnets(context, written),
             }
@@ -98,6 +99,7 @@ fn subnets(context: Context<'_>, network: &document::VirtualNetwork) -> Vec<Subn
     let network_name = shown(&network.name);
     context.at_most(MAX_SUBNETS, &network.subnets, &format!("subnets of virtual network `{network_name}`"));
     let mut names = Unique::new("subnet");
+    let mut tags = Unique::new("traffic_tag of a subnet");
     let mut taken: Vec<(&str, &Spanned<IpNet>)> = Vec::new();
     let mut checked = Vec::new();
     for written in network.subnets.iter().map(Spanned::get_ref) {
@@ -131,11 +133,10 @@ fn subnets(context: Context<'_>, network: &document::VirtualNetwork) -> Vec<Subn
             name: if is_gateway_subnet { GATEWAY_SUBNET.to_owned() } else { text(&written.name) },
             address_prefixes: written.address_prefixes.iter().map(|prefix| *prefix.get_ref()).collect(),
             route_table,
-            service_endpoints: service_endpoints(
-                context,
-                &format!("{network_name}/{name}"),
-                &written.service_endpoints,
-            ),
+            nat_gateway: translation::of_subnet(context, written),
+            default_outbound_access: written.default_outbound_access,
+            traffic_tag: identity::subnet_tag(context, written, &mut tags),
+            service_endpoints: service_endpoints(context, &format!("{network_name}/{name}"), written),
         });
     }
     checked
@@ -203,14 +204,11 @@ fn gateway_subnet_table(context: Context<'_>, subnet: &document::Subnet, table: 
     }
 }
 
-fn service_endpoints(
-    context: Context<'_>,
-    subnet: &str,
-    written: &List<document::ServiceEndpoint>,
-) -> Vec<ServiceEndpoint> {
+fn service_endpoints(context: Context<'_>, subnet: &str, written: &document::Subnet) -> Vec<ServiceEndpoint> {
     let mut seen: Vec<(&EndpointService, std::ops::Range<usize>)> = Vec::new();
     let mut checked = Vec::new();
-    for endpoint in written.iter().map(Spanned::get_ref) {
+    for endpoint in written.service_endpoints.iter().map(Spanned::get_ref) {
+        let source = sources::endpoint_source(context, subnet, written, &endpoint.source);
         let locations = endpoint_locations(context, endpoint);
         let Some(name) = &endpoint.service else { continue };
         let Some(service) = known_service(context, name) else { continue };
@@ -235,7 +233,7 @@ fn service_endpoints(
         }
         seen.push((service, name.span()));
         tags_of_service(context, name, service);
-        checked.push(ServiceEndpoint { service: service.name.to_owned(), locations });
+        checked.push(ServiceEndpoint { service: service.name.to_owned(), locations, source });
     }
     checked
 }

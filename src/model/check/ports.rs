@@ -9,7 +9,7 @@ use toml::Spanned;
 use super::devices::Devices;
 use super::networks::{GATEWAY_SUBNET, known_service};
 use super::ranges::{not_public, reserved};
-use super::{Context, shown, text};
+use super::{Context, shown, text, translation};
 use crate::model::document;
 use crate::model::names::{Unique, check_host_name, check_resource_name, location};
 use crate::model::network::{Backbone, Gateway, Internet, Nic, Service, SubnetRef};
@@ -30,6 +30,7 @@ pub(super) fn nics(context: Context<'_>, devices: &mut Devices) -> Vec<Nic> {
     let mut checked = Vec::new();
     for written in context.document.nics.iter().map(Spanned::get_ref) {
         let device = devices.check(context, &written.device);
+        let public = translation::of_nic(context, written);
         context.at_most(MAX_NIC_ADDRESSES, &written.private_addresses, "private addresses of one NIC");
         let Some(subnet_name) = &written.subnet else { continue };
         let Some((network, subnet)) = context.resolve_subnet(subnet_name) else { continue };
@@ -59,6 +60,7 @@ pub(super) fn nics(context: Context<'_>, devices: &mut Devices) -> Vec<Nic> {
             name: text(&written.name),
             subnet: SubnetRef { virtual_network: network, subnet },
             private_addresses: written.private_addresses.iter().map(|address| *address.get_ref()).collect(),
+            public_addresses: public,
             ip_forwarding: written.ip_forwarding,
             device,
         });
@@ -136,6 +138,7 @@ pub(super) fn internet(context: Context<'_>, devices: &mut Devices) -> Option<In
     }
     Some(Internet {
         public_addresses: written.public_addresses.iter().map(|address| *address.get_ref()).collect(),
+        translation: translation::translation(context, &written.translation),
         device: devices.check(context, &written.device),
     })
 }

@@ -5,10 +5,11 @@ mod ports;
 mod property;
 mod reading;
 mod routes;
+mod sources;
 
 use std::path::Path;
 
-use super::network::{IoMode, Network, UserNextHop};
+use super::network::{EndpointSource, Flows, Identity, IoMode, Network, UserNextHop};
 use super::{Mistake, Mistakes, TagNames, parse};
 
 /// A catalogue for tests.
@@ -169,6 +170,11 @@ fn example_passes_the_check() {
     let network = load("example.toml").unwrap_or_else(|mistakes| panic!("{mistakes}"));
     assert_eq!(network.virtual_networks.len(), 2);
     assert!(network.backbone.is_some() && network.lab.is_some() && network.control.is_some());
+    assert_eq!((network.flows.limit, network.identity), (Flows::default().limit, Identity::default()));
+    let sources: Vec<_> = network.endpoints().map(|endpoint| &endpoint.source).collect();
+    assert!(sources.contains(&&EndpointSource::Identity6) && sources.contains(&&EndpointSource::Snat(0)));
+    assert!(sources.iter().any(|source| matches!(source, EndpointSource::PrefixMap(pairs) if pairs.len() == 2)));
+    assert_eq!((network.nat_gateways.len(), network.nics[1].public_addresses.len()), (1, 1));
 }
 
 #[test]

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{BASE, Tags, base_with, case, check_cases, check_document, good};
-use crate::model::network::{EndpointPrecedence, EndpointProtocols, Interface, IoMode, ServiceEndpoint};
+use crate::model::network::{
+    EndpointPrecedence, EndpointProtocols, EndpointSource, Interface, IoMode, ServiceEndpoint,
+};
 use crate::model::{Mistake, Mistakes, mistake_at_tags, parse, tags_path};
 
 #[test]
@@ -26,6 +28,7 @@ fn everything_written_is_in_the_network() {
     let endpoint = |service: &str, locations: &[&str]| ServiceEndpoint {
         service: service.to_owned(),
         locations: locations.iter().map(|location| (*location).to_owned()).collect(),
+        source: EndpointSource::Private,
     };
     assert_eq!(
         network.subnet(workload).service_endpoints,
@@ -164,11 +167,6 @@ fn parts_without_enforcement_are_refused() {
                 ("`network_security_group` of a subnet is not enforced yet", "remove it"),
                 ("`service_endpoint_policies` of a subnet is not enforced yet", "remove it"),
             ],
-        ),
-        case(
-            "{ service = \"Microsoft.Sql\" }",
-            "{ service = \"Microsoft.Sql\", §source = \"identity6\" }",
-            &[("`source` of a service endpoint is not enforced yet", "remove it")],
         ),
         case(
             "name = \"contososql\"\n",

@@ -19,9 +19,21 @@ fn key<A: From<u32>>(number: u32, port: u16) -> FlowKey<A> {
 }
 
 #[test]
+fn room_that_was_made_is_enough() {
+    let mut table = FlowTable::<u128, u64>::new(100_000, 1);
+    table.reserve(40_000);
+    let before = table.memory();
+    for number in 0..40_000 {
+        table.insert(key(number, 0), key(number, 1), 0, 1000, false).unwrap();
+    }
+    assert!(table.memory() < before + before / 100, "all but nothing grew: {before} to {}", table.memory());
+    assert_eq!(table.lookup(&key(39_999, 1)).map(|(_, direction)| direction), Some(Direction::Reverse));
+}
+
+#[test]
 fn both_directions_lead_to_the_flow_until_it_is_removed() {
     let mut table = FlowTable::<u128, u64>::new(10, 1);
-    let flow = table.insert(key(1, 0), key(2, 1), 77, 1000).unwrap();
+    let flow = table.insert(key(1, 0), key(2, 1), 77, 1000, false).unwrap();
     assert_eq!(table.lookup(&key(1, 0)), Some((flow, Direction::Forward)));
     assert_eq!(table.lookup(&key(2, 1)), Some((flow, Direction::Reverse)));
     assert_eq!(table.lookup(&key(1, 1)), None);
@@ -37,14 +49,15 @@ fn both_directions_lead_to_the_flow_until_it_is_removed() {
 #[test]
 fn an_old_id_leads_to_nothing_when_its_place_is_taken() {
     let mut table = FlowTable::<u32, u64>::new(10, 1);
-    let old = table.insert(key(1, 0), key(2, 1), 1, 1000).unwrap();
+    let old = table.insert(key(1, 0), key(2, 1), 1, 1000, false).unwrap();
     table.remove(old);
-    let new = table.insert(key(3, 0), key(4, 1), 2, 1000).unwrap();
+    let new = table.insert(key(3, 0), key(4, 1), 2, 1000, false).unwrap();
     assert_eq!(old.index(), new.index());
     assert_eq!(table.state(old), None);
     assert_eq!(table.state_mut(old), None);
     assert_eq!(table.remove(old), None);
-    table.set_deadline(old, 0);
+    table.set_deadline(old, 0, true);
+    assert_eq!(table.oldest_transient(10, |_, _, _, _| true), None);
     assert_eq!(table.expire(500, 10, |_, _| None), 0);
     assert_eq!(table.state(new), Some(&2));
 }
@@ -52,21 +65,21 @@ fn an_old_id_leads_to_nothing_when_its_place_is_taken() {
 #[test]
 fn keys_in_use_and_a_full_table_are_refused_without_a_trace() {
     let mut table = FlowTable::<u32, u64>::new(1, 1);
-    let flow = table.insert(key(1, 0), key(2, 1), 1, 1000).unwrap();
+    let flow = table.insert(key(1, 0), key(2, 1), 1, 1000, false).unwrap();
     let before = table.memory();
-    assert_eq!(table.insert(key(1, 0), key(9, 0), 2, 0), Err(Refused::ForwardInUse(flow)));
-    assert_eq!(table.insert(key(9, 0), key(2, 1), 2, 0), Err(Refused::ReverseInUse(flow)));
-    assert_eq!(table.insert(key(9, 0), key(1, 0), 2, 0), Err(Refused::ReverseInUse(flow)));
-    assert_eq!(table.insert(key(8, 0), key(9, 0), 2, 0), Err(Refused::Full));
+    assert_eq!(table.insert(key(1, 0), key(9, 0), 2, 0, false), Err(Refused::ForwardInUse(flow)));
+    assert_eq!(table.insert(key(9, 0), key(2, 1), 2, 0, false), Err(Refused::ReverseInUse(flow)));
+    assert_eq!(table.insert(key(9, 0), key(1, 0), 2, 0, false), Err(Refused::ReverseInUse(flow)));
+    assert_eq!(table.insert(key(8, 0), key(9, 0), 2, 0, false), Err(Refused::Full));
     assert_eq!((table.len(), table.memory()), (1, before));
     assert_eq!(table.lookup(&key(9, 0)), None);
-    assert_eq!(FlowTable::<u32, u64>::new(0, 1).insert(key(8, 0), key(9, 0), 2, 0), Err(Refused::Full));
+    assert_eq!(FlowTable::<u32, u64>::new(0, 1).insert(key(8, 0), key(9, 0), 2, 0, false), Err(Refused::Full));
 }
 
 #[test]
 fn a_flow_with_two_equal_keys_is_found_as_forward() {
     let mut table = FlowTable::<u32, u64>::new(4, 1);
-    let flow = table.insert(key(1, 0), key(1, 0), 1, 1000).unwrap();
+    let flow = table.insert(key(1, 0), key(1, 0), 1, 1000, false).unwrap();
     assert_eq!(table.lookup(&key(1, 0)), Some((flow, Direction::Forward)));
     assert!(table.remove(flow).is_some());
     assert_eq!(table.lookup(&key(1, 0)), None);
@@ -75,7 +88,7 @@ fn a_flow_with_two_equal_keys_is_found_as_forward() {
 #[test]
 fn at_the_end_of_time_a_kept_flow_is_asked_about_once_in_a_call() {
     let mut table = FlowTable::<u32, u64>::new(4, 1);
-    table.insert(key(1, 0), key(2, 0), 1, u64::MAX).unwrap();
+    table.insert(key(1, 0), key(2, 0), 1, u64::MAX, false).unwrap();
     assert_eq!(table.expire(1 << 53, usize::MAX, |_, _| None), 0);
     let mut asked = 0;
     let ended = table.expire(u64::MAX, usize::MAX, |_, _| {
@@ -86,19 +99,39 @@ fn at_the_end_of_time_a_kept_flow_is_asked_about_once_in_a_call() {
     assert_eq!(table.expire(u64::MAX, usize::MAX, |_, _| None), 1);
 }
 
+#[test]
+fn the_oldest_transient_flow_makes_room_and_lasting_ones_stay() {
+    let mut table = FlowTable::<u32, u64>::new(4, 1);
+    let lasting = table.insert(key(1, 0), key(2, 0), 1, 1_000, false).unwrap();
+    let later = table.insert(key(3, 0), key(4, 0), 2, 60_000, true).unwrap();
+    let earlier = table.insert(key(5, 0), key(6, 0), 3, 30_000, true).unwrap();
+    assert_eq!(table.oldest_transient(4, |_, _, _, _| true), Some(earlier));
+    assert_eq!(table.oldest_transient(4, |_, _, reverse, state| *reverse == key(4, 0) && *state == 2), Some(later));
+    assert_eq!(table.oldest_transient(0, |_, _, _, _| true), None);
+    assert_eq!(table.expire(40_000, 10, |flow, _| (flow != lasting).then_some(50_000)), 1);
+    assert_eq!(table.oldest_transient(4, |_, _, _, _| true), Some(earlier), "one that is kept stays transient");
+    table.set_deadline(earlier, 70_000, true);
+    assert_eq!(table.oldest_transient(4, |_, _, _, _| true), Some(later));
+    table.set_deadline(later, 60_000, false);
+    assert_eq!(table.oldest_transient(4, |_, _, _, _| true), Some(earlier));
+    table.remove(earlier);
+    assert_eq!(table.oldest_transient(4, |_, _, _, _| true), None);
+    assert_eq!(table.next_deadline().map(|deadline| deadline <= 60_000), Some(true));
+}
+
 /// The budget of memory: 128 bytes a flow at the third step of the scale, and all of them are found.
 #[test]
 fn a_million_flows_take_at_most_128_bytes_each() {
     const FLOWS: u32 = 1_032_192;
     let mut table = FlowTable::<u32, [u64; 8]>::new(FLOWS as usize, 7);
     for number in 0..FLOWS {
-        table.insert(key(number, 0), key(number, 1), [0; 8], 300_000).unwrap();
+        table.insert(key(number, 0), key(number, 1), [0; 8], 300_000, false).unwrap();
         if number.is_power_of_two() && number >= 1 << 16 {
             // While it grows too, but for the array of records, which doubles.
             assert!(table.index.memory() <= 20 * number as usize, "{number}: {}", table.index.memory());
         }
     }
-    assert_eq!(table.insert(key(FLOWS, 0), key(FLOWS, 1), [0; 8], 0), Err(Refused::Full));
+    assert_eq!(table.insert(key(FLOWS, 0), key(FLOWS, 1), [0; 8], 0, false), Err(Refused::Full));
     let each = table.memory() as f64 / f64::from(FLOWS);
     assert!(each <= 128.0, "{each} bytes");
     for number in (0..FLOWS).step_by(97) {
@@ -109,9 +142,9 @@ fn a_million_flows_take_at_most_128_bytes_each() {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Insert(u32, u32, u64),
+    Insert(u32, u32, u64, bool),
     Remove(usize),
-    SetDeadline(usize, u64),
+    SetDeadline(usize, u64, bool),
     Touch(usize),
     Expire(u64, usize),
 }
@@ -119,9 +152,9 @@ enum Step {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let span = || prop_oneof![0_u64..200, 0_u64..100_000, 0_u64..1 << 40];
     let step = prop_oneof![
-        6 => (0_u32..60, 0_u32..60, span()).prop_map(|(f, r, after)| Step::Insert(f, r, after)),
+        6 => (0_u32..60, 0_u32..60, span(), any::<bool>()).prop_map(|(f, r, after, t)| Step::Insert(f, r, after, t)),
         2 => any::<usize>().prop_map(Step::Remove),
-        1 => (any::<usize>(), span()).prop_map(|(n, after)| Step::SetDeadline(n, after)),
+        1 => (any::<usize>(), span(), any::<bool>()).prop_map(|(n, after, t)| Step::SetDeadline(n, after, t)),
         2 => any::<usize>().prop_map(Step::Touch),
         2 => (span(), prop_oneof![0_usize..6, Just(usize::MAX)]).prop_map(|(by, budget)| Step::Expire(by, budget)),
     ];
@@ -135,6 +168,7 @@ struct Known {
     reverse: FlowKey<u32>,
     last_seen: u64,
     deadline: u64,
+    transient: bool,
 }
 
 proptest! {
@@ -150,7 +184,7 @@ proptest! {
             ids.sort_by_key(|flow| flow.index());
             let nth = |n: usize| (!ids.is_empty()).then(|| ids[n % ids.len()]);
             match step {
-                Step::Insert(forward, reverse, after) => {
+                Step::Insert(forward, reverse, after, transient) => {
                     let (forward, reverse) = (key(forward, 0), key(reverse, 0));
                     let owner = |k: FlowKey<u32>| {
                         twin.iter().find(|(_, known)| known.forward == k || known.reverse == k).map(|(flow, _)| *flow)
@@ -158,10 +192,10 @@ proptest! {
                     let refused = owner(forward).map(Refused::ForwardInUse)
                         .or(owner(reverse).map(Refused::ReverseInUse))
                         .or((twin.len() == limit).then_some(Refused::Full));
-                    let made = table.insert(forward, reverse, now, now + after);
+                    let made = table.insert(forward, reverse, now, now + after, transient);
                     prop_assert_eq!(made.err(), refused);
                     if let Ok(flow) = made {
-                        twin.insert(flow, Known { forward, reverse, last_seen: now, deadline: now + after });
+                        twin.insert(flow, Known { forward, reverse, last_seen: now, deadline: now + after, transient });
                     }
                 }
                 Step::Remove(n) => if let Some(flow) = nth(n) {
@@ -170,9 +204,10 @@ proptest! {
                     let expected = Removed { forward: known.forward, reverse: known.reverse, state };
                     prop_assert_eq!(table.remove(flow), Some(expected));
                 },
-                Step::SetDeadline(n, after) => if let Some(flow) = nth(n) {
-                    table.set_deadline(flow, now + after);
-                    twin.get_mut(&flow).unwrap().deadline = now + after;
+                Step::SetDeadline(n, after, transient) => if let Some(flow) = nth(n) {
+                    table.set_deadline(flow, now + after, transient);
+                    let known = twin.get_mut(&flow).unwrap();
+                    (known.deadline, known.transient) = (now + after, transient);
                 },
                 Step::Touch(n) => if let Some(flow) = nth(n) {
                     *table.state_mut(flow).unwrap() = now;
@@ -208,14 +243,28 @@ proptest! {
                 let known = twin.values().any(|known| known.forward == key(number, 0) || known.reverse == key(number, 0));
                 prop_assert_eq!(table.lookup(&key(number, 0)).is_some(), known);
             }
-            let mut walked = Vec::new();
-            while let Some(flow) = table.occupied_from(walked.last().map_or(0, |flow: &FlowId| flow.index() + 1)) {
-                walked.push(flow);
-            }
+            let walked: Vec<FlowId> = (0..table.places()).filter_map(|place| table.at(place)).collect();
             prop_assert!(walked.iter().copied().eq(table.iter().map(|(flow, ..)| flow)));
             prop_assert!(walked.iter().all(|flow| twin.contains_key(flow)) && walked.len() == twin.len());
             let earliest = twin.values().map(|known| known.deadline).min();
             prop_assert_eq!(table.next_deadline().is_some(), earliest.is_some());
+            let wanted = |known: &Known| !known.forward.source_port.is_multiple_of(3);
+            let tick = |known: &Known| known.deadline.div_ceil(64);
+            let oldest = twin.values().filter(|known| known.transient && wanted(known)).map(tick).min();
+            for budget in [0, 2, usize::MAX] {
+                let (mut asked, mut wrong) = (0, false);
+                let found = table.oldest_transient(budget, |flow, forward, reverse, last_seen| {
+                    asked += 1;
+                    let known = &twin[&flow];
+                    wrong |= (known.forward, known.reverse, known.last_seen) != (*forward, *reverse, *last_seen);
+                    wanted(known)
+                });
+                prop_assert!(asked <= budget && !wrong);
+                prop_assert!(found.is_none_or(|flow| twin[&flow].transient && wanted(&twin[&flow])));
+                if budget > twin.len() {
+                    prop_assert_eq!(found.map(|flow| tick(&twin[&flow])), oldest);
+                }
+            }
         }
     }
 }

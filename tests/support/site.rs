@@ -1,5 +1,7 @@
 //! The hosts around a node: what an administrator would set up in each namespace.
 
+#![allow(dead_code, reason = "every test binary has a copy and uses a part of it")]
+
 use std::fs;
 
 use crate::node::PATIENCE;
@@ -110,7 +112,7 @@ pub(crate) fn build(hosts: &[&str]) -> Lab {
     for host in hosts {
         set(&lab, host, &SETTINGS);
         if ["appliance", "onprem", "internet"].contains(host) {
-            set(&lab, host, &FORWARDING);
+            forward(&lab, host);
         }
     }
     if hosts.contains(&"internet") {
@@ -157,6 +159,11 @@ pub(crate) fn reach(lab: &Lab, host: &str, addresses: &[&str]) {
 /// Runs `ip` for a host.
 pub(crate) fn ip(lab: &Lab, host: &str, arguments: &[&str]) -> String {
     run("ip", &[&["-n", &lab.name(host)], arguments].concat())
+}
+
+/// Makes a host forward.
+pub(crate) fn forward(lab: &Lab, host: &str) {
+    set(lab, host, &FORWARDING);
 }
 
 /// Writes a host's settings.

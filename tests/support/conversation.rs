@@ -1,5 +1,7 @@
 //! Servers and clients inside namespaces, by sockets of this process.
 
+#![allow(dead_code, reason = "every test binary has a copy and uses a part of it")]
+
 use std::io::{self, Read, Write};
 use std::net::{Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread::JoinHandle;

@@ -1,5 +1,7 @@
 //! A running `sidestep` between the hosts of a test.
 
+#![allow(dead_code, reason = "every test binary has a copy and uses a part of it")]
+
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -34,13 +36,18 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    /// The hosts, with the document's lines about others left out.
+    /// The hosts, with the lines of [`DOCUMENT`] about others left out.
     pub(crate) fn new(hosts: &[&str]) -> Self {
+        Self::of(hosts, DOCUMENT)
+    }
+
+    /// The same with another document.
+    pub(crate) fn of(hosts: &[&str], document: &str) -> Self {
         let lab = site::build(hosts);
         let folder = tempfile::tempdir().expect("a folder");
         let tags = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/service-tags.json");
         fs::copy(tags, folder.path().join("service-tags.json")).expect("copy the catalogue");
-        let text = fill(&lab, hosts, DOCUMENT);
+        let text = fill(&lab, hosts, document);
         Self { lab, text, folder }
     }
 
@@ -221,7 +228,7 @@ impl Node {
     #[track_caller]
     fn finish_with(mut self, end: impl FnOnce(&mut Child)) -> Value {
         let mut last = Value::Null;
-        let status = wait_for("received = forwarded + answered + dropped", PATIENCE, || {
+        let status = wait_for("received = forwarded + answered + dropped + held", PATIENCE, || {
             let status = self.status();
             let balanced = is_balanced(&status["counters"]);
             if !balanced && last["counters"] == status["counters"] {
@@ -260,6 +267,7 @@ impl Drop for Node {
         if std::thread::panicking() {
             let log = fs::read_to_string(self.site.file("log")).unwrap_or_default();
             eprintln!("the node wrote:\n{log}");
+            eprintln!("its status:\n{}", String::from_utf8_lossy(&self.ask(&["status"]).stdout));
         }
     }
 }
@@ -304,7 +312,7 @@ fn is_balanced(counters: &Value) -> bool {
     let number = |name: &str| counters[name].as_u64().expect("a number");
     let sum =
         |name: &str| -> u64 { counters[name].as_object().expect("names").values().filter_map(Value::as_u64).sum() };
-    number("received") == number("forwarded") + sum("answered") + sum("dropped")
+    number("received") == number("forwarded") + sum("answered") + sum("dropped") + number("fragments_held")
 }
 
 /// Whether a namespace has an interface.

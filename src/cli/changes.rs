@@ -1,0 +1,80 @@
+//! What a change does, or would do, to routes and flows, as text.
+
+use std::fmt::Write as _;
+
+use super::flows;
+use crate::control::answers::{FlowChanges, RouteChanges};
+
+/// Flows that are shown; JSON has all that the node lists.
+const SHOWN: usize = 20;
+
+/// The routes that change, like a difference: nothing where there are none.
+pub(crate) fn routes(changes: &[RouteChanges]) -> String {
+    let mut text = String::new();
+    for change in changes {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{}", change.subnet);
+        for (sign, routes) in [('-', &change.removed), ('+', &change.added)] {
+            for route in routes {
+                let _ = writeln!(text, "  {sign} {route}");
+            }
+        }
+    }
+    text
+}
+
+/// The flows that are cut, the first of them, and how many more there are: nothing where there are none.
+pub(crate) fn flows_cut(changes: &FlowChanges, dry_run: bool) -> String {
+    let shown = changes.cut.len().min(SHOWN);
+    if shown == 0 {
+        return String::new();
+    }
+    let heading = if dry_run { "flows that would be cut" } else { "flows cut" };
+    let mut text = format!("{heading}:\n{}\n", flows::rows(&changes.cut[..shown]));
+    let more = (changes.reset + changes.moved).saturating_sub(shown as u64);
+    if more > 0 {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "and {more} more");
+    }
+    text
+}
+
+/// `flows reset 1, moved 2, kept 4`, or `flows that would be …`.
+pub(crate) fn flows_counted(changes: &FlowChanges, dry_run: bool) -> String {
+    let FlowChanges { reset, moved, kept, .. } = changes;
+    let would_be = if dry_run { "that would be " } else { "" };
+    format!("flows {would_be}reset {reset}, moved {moved}, kept {kept}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::flows::tests::flow;
+
+    #[test]
+    fn the_first_flows_are_shown_and_the_others_counted() {
+        let mut changes = FlowChanges { reset: 1, moved: 0, kept: 4, cut: vec![flow()] };
+        assert_eq!(
+            flows_cut(&changes, true),
+            "\
+flows that would be cut:
+Protocol  From  Source          To           Destination     Source seen  Destination seen  Next hop type                  Phase        Packets  Bytes
+tcp       vm1   10.1.1.4:40000  contosodata  20.60.1.10:443  =            =                 VirtualNetworkServiceEndpoint  established  10/12    1000/90000
+"
+        );
+        assert_eq!(flows_counted(&changes, true), "flows that would be reset 1, moved 0, kept 4");
+        assert_eq!(flows_counted(&changes, false), "flows reset 1, moved 0, kept 4");
+
+        // 130 are cut, of which the node lists 100.
+        changes = FlowChanges { reset: 30, moved: 100, kept: 0, cut: vec![flow(); 100] };
+        let text = flows_cut(&changes, false);
+        assert!(text.starts_with("flows cut:\nProtocol "), "{text}");
+        assert_eq!(text.lines().count(), 1 + 1 + 20 + 1, "{text}");
+        assert!(text.ends_with("\nand 110 more\n"), "{text}");
+
+        changes.cut.truncate(20);
+        changes = FlowChanges { reset: 20, moved: 0, ..changes };
+        assert_eq!(flows_cut(&changes, false).lines().count(), 1 + 1 + 20, "there are no more");
+        assert_eq!(flows_cut(&FlowChanges::default(), true), "");
+    }
+}

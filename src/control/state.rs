@@ -1,0 +1,484 @@
+//! The state file: what one process of a node leaves to the next.
+//!
+//! ```text
+//! magic "SIDESTEP", version u32, length u32, header: JSON of that length, CRC32
+//! blocks: worker u16, flows u16, length u32, flows, CRC32
+//! end: a block without flows
+//! ```
+//! Numbers are little-endian, a CRC is that of zlib over everything since the one before. A file that is not exactly
+//! this is refused whole: a node that starts without flows is better than one with some that are wrong.
+//!
+//! The header names ports by number, so that the next process, whose numbers may be others, finds its own, and the
+//! endpoints that were switched by hand: without them flows would be cut that the old process would have kept.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use super::ports::kind_name;
+use crate::path::save::SavedFlow;
+use crate::snapshot::{PortId, Snapshot};
+use crate::worker::Stopped;
+
+const MAGIC: [u8; 8] = *b"SIDESTEP";
+
+/// Raised with every change of the format: what another version wrote is not read.
+const VERSION: u32 = 1;
+
+/// Flows of one block: with up to 135 bytes each, about 256 KiB are written at a time.
+const BLOCK: u16 = 2_048;
+
+/// Why there is no state to begin with.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The file cannot be read or written.
+    #[error("cannot {action} the state file {}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file is something else, or only part of what was written.
+    #[error("{} is no state file, or is damaged: {what}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// The file is of another version of the program.
+    #[error("the state file {} has format {found}; this sidestep reads format {VERSION}", path.display())]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// Its format's number.
+        found: u32,
+    },
+}
+
+/// Beside the flows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Header {
+    /// When the workers had stopped, in microseconds since 1970 UTC.
+    stopped: u64,
+    /// CRC32 and length of the document that was in force.
+    document: (u32, usize),
+    /// Endpoints that were switched since it was loaded: network/subnet, service, on.
+    switched: Vec<(String, String, bool)>,
+    ports: Vec<Port>,
+    flows: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Port {
+    number: u16,
+    kind: String,
+    name: String,
+}
+
+/// What a process left.
+#[derive(Debug)]
+pub struct State {
+    header: Header,
+    /// By the worker that had them.
+    flows: Vec<Vec<SavedFlow>>,
+}
+
+/// What the next process needs to know beside the flows.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct InForce<'a> {
+    /// The document's text.
+    pub(crate) document: &'a str,
+    /// Endpoints that were switched since it was loaded.
+    pub(crate) switched: &'a BTreeMap<(String, &'static str), bool>,
+    /// The snapshot.
+    pub(crate) snapshot: &'a Snapshot,
+}
+
+/// Writes a state file in place of the one before, readable by its owner only. It is there whole or not at all; what a
+/// power failure leaves of it is found out by its checksums, and there are no flows to go on with after one.
+///
+/// # Errors
+/// [`StateError::File`]; then the file is as it was.
+pub(crate) fn write(path: &Path, in_force: InForce<'_>, stopped: &Stopped) -> Result<usize, StateError> {
+    let failed = |action| move |source| StateError::File { path: path.to_owned(), action, source };
+    let ports = (0..).zip(&in_force.snapshot.ports);
+    let header = Header {
+        stopped: micros(stopped.at),
+        document: fingerprint(in_force.document),
+        switched: in_force
+            .switched
+            .iter()
+            .map(|((subnet, service), enabled)| (subnet.clone(), (*service).to_owned(), *enabled))
+            .collect(),
+        ports: ports
+            .map(|(number, port)| Port { number, kind: kind_name(port.kind).to_owned(), name: port.name.clone() })
+            .collect(),
+        flows: stopped.flow_count(),
+    };
+    let mut name = path.file_name().unwrap_or(path.as_os_str()).to_owned();
+    name.push(format!(".{}", std::process::id()));
+    let beside = path.with_file_name(name);
+    // Left by a process with the same number that was killed here.
+    let _absent = fs::remove_file(&beside);
+    let mut file =
+        fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside).map_err(failed("make"))?;
+    let written = write_to(&mut file, &header, |visit| stopped.save(visit)).map_err(failed("write"));
+    let renamed = written.and_then(|()| fs::rename(&beside, path).map_err(failed("replace")));
+    if renamed.is_err() {
+        let _absent = fs::remove_file(&beside);
+    }
+    renamed.map(|()| header.flows)
+}
+
+fn write_to(
+    out: &mut impl Write,
+    header: &Header,
+    flows: impl FnOnce(&mut dyn FnMut(u16, SavedFlow)),
+) -> io::Result<()> {
+    let text = serde_json::to_vec(header)?;
+    let mut bytes = Vec::new();
+    bytes.extend(MAGIC);
+    bytes.extend(VERSION.to_le_bytes());
+    bytes.extend((text.len() as u32).to_le_bytes());
+    bytes.extend(text);
+    bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
+    out.write_all(&bytes)?;
+
+    let mut block = Block { worker: 0, count: 0, flows: Vec::new() };
+    let mut result = Ok(());
+    flows(&mut |worker, flow| {
+        if block.count > 0 && (block.worker != worker || block.count == BLOCK) && result.is_ok() {
+            result = block.write(out);
+        }
+        if result.is_err() {
+            return;
+        }
+        block.worker = worker;
+        block.count += 1;
+        flow.to_bytes(&mut block.flows);
+    });
+    result?;
+    if block.count > 0 {
+        block.write(out)?;
+    }
+    block.write(out)
+}
+
+/// Flows of one worker that are written together.
+struct Block {
+    worker: u16,
+    count: u16,
+    flows: Vec<u8>,
+}
+
+impl Block {
+    /// Writes the block and empties it.
+    fn write(&mut self, out: &mut impl Write) -> io::Result<()> {
+        let mut head = Vec::with_capacity(8);
+        head.extend(self.worker.to_le_bytes());
+        head.extend(self.count.to_le_bytes());
+        head.extend((self.flows.len() as u32).to_le_bytes());
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(&head);
+        crc.update(&self.flows);
+        out.write_all(&head)?;
+        out.write_all(&self.flows)?;
+        out.write_all(&crc.finalize().to_le_bytes())?;
+        self.count = 0;
+        self.flows.clear();
+        Ok(())
+    }
+}
+
+impl State {
+    /// Reads a state file; none where there is no file.
+    ///
+    /// # Errors
+    /// [`StateError`]: nothing of it is to be used.
+    pub fn read(path: &Path) -> Result<Option<Self>, StateError> {
+        match fs::read(path) {
+            Ok(bytes) => Self::from_bytes(&bytes).map(Some).map_err(|flaw| match flaw {
+                Flaw::Damaged(what) => StateError::Damaged { path: path.to_owned(), what },
+                Flaw::Version(found) => StateError::Version { path: path.to_owned(), found },
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(StateError::File { path: path.to_owned(), action: "read", source }),
+        }
+    }
+
+    fn from_bytes(all: &[u8]) -> Result<Self, Flaw> {
+        const CUT: Flaw = Flaw::Damaged("it ends too early");
+        let mut from = all;
+        if take(&mut from) != Some(MAGIC) {
+            return Err(Flaw::Damaged("it does not begin as one"));
+        }
+        let version = take(&mut from).map(u32::from_le_bytes).ok_or(CUT)?;
+        if version != VERSION {
+            return Err(Flaw::Version(version));
+        }
+        let length = take(&mut from).map(u32::from_le_bytes).ok_or(CUT)?;
+        let (text, rest) = from.split_at_checked(length as usize).ok_or(CUT)?;
+        from = rest;
+        check(&all[..all.len() - rest.len()], &mut from)?;
+        let header: Header =
+            serde_json::from_slice(text).map_err(|_| Flaw::Damaged("its header is not that of a state file"))?;
+
+        let mut flows: Vec<Vec<SavedFlow>> = Vec::new();
+        loop {
+            let block = from;
+            let mut number = || take(&mut from).map(u16::from_le_bytes).ok_or(CUT);
+            let (worker, count) = (number()?, number()?);
+            let length = take(&mut from).map(u32::from_le_bytes).ok_or(CUT)?;
+            let (mut bytes, rest) = from.split_at_checked(length as usize).ok_or(CUT)?;
+            from = rest;
+            check(&block[..block.len() - rest.len()], &mut from)?;
+            if count == 0 {
+                break;
+            }
+            if flows.len() <= usize::from(worker) {
+                flows.resize_with(usize::from(worker) + 1, Vec::new);
+            }
+            let share = &mut flows[usize::from(worker)];
+            share.reserve(usize::from(count));
+            for _ in 0..count {
+                share.push(SavedFlow::from_bytes(&mut bytes).ok_or(Flaw::Damaged("a flow is none"))?);
+            }
+            if !bytes.is_empty() {
+                return Err(Flaw::Damaged("a block has more than its flows"));
+            }
+        }
+        if !from.is_empty() || flows.iter().map(Vec::len).sum::<usize>() != header.flows {
+            return Err(Flaw::Damaged("it has another number of flows than it says"));
+        }
+        Ok(Self { header, flows })
+    }
+
+    /// The endpoints that were switched, if the document is still the one that they belong to.
+    pub fn switched(&self, document: &str) -> Vec<(String, String, bool)> {
+        if self.header.document == fingerprint(document) { self.header.switched.clone() } else { Vec::new() }
+    }
+
+    /// When the workers had stopped.
+    pub fn stopped(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_micros(self.header.stopped)
+    }
+
+    /// The flows by the worker that had them, as old as they are now and with the port numbers of a snapshot, and how
+    /// many were left out because a port is gone.
+    pub fn into_flows(self, snapshot: &Snapshot) -> (Vec<Vec<SavedFlow>>, u64) {
+        // A clock that was set back meanwhile tells nothing: then no time has passed.
+        let down = SystemTime::now().duration_since(self.stopped()).unwrap_or_default().as_millis() as u64;
+        let now: HashMap<(&str, &str), PortId> =
+            (0..).zip(&snapshot.ports).map(|(id, port)| ((kind_name(port.kind), &*port.name), PortId(id))).collect();
+        let numbers: HashMap<PortId, PortId> = self
+            .header
+            .ports
+            .iter()
+            .filter_map(|port| Some((PortId(port.number), *now.get(&(&*port.kind, &*port.name))?)))
+            .collect();
+        let mut left_out = 0;
+        let mut flows = self.flows;
+        for share in &mut flows {
+            share.retain_mut(|flow| {
+                let there = flow.older_by(down).with_ports(|port| numbers.get(&port).copied());
+                left_out += u64::from(there.is_none());
+                there.is_some_and(|there| {
+                    *flow = there;
+                    true
+                })
+            });
+        }
+        (flows, left_out)
+    }
+}
+
+/// Removes the state file when its flows have been taken over: they are not to be restored a second time.
+///
+/// # Errors
+/// [`StateError::File`]
+pub(crate) fn remove(path: &Path) -> Result<(), StateError> {
+    fs::remove_file(path).map_err(|source| StateError::File { path: path.to_owned(), action: "remove", source })
+}
+
+/// Finds out early whether a state file can be written at the end.
+///
+/// # Errors
+/// [`StateError::File`]
+pub(crate) fn check_folder(path: &Path) -> Result<(), StateError> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let usable = File::open(folder).and_then(|file| match file.metadata()?.is_dir() && !path.is_dir() {
+        true => Ok(()),
+        false => Err(io::ErrorKind::IsADirectory.into()),
+    });
+    usable.map_err(|source| StateError::File { path: path.to_owned(), action: "use", source })
+}
+
+/// What is wrong with a file's bytes.
+#[derive(Debug, PartialEq, Eq)]
+enum Flaw {
+    Damaged(&'static str),
+    Version(u32),
+}
+
+/// Takes the checksum of a part from the front of what follows it.
+fn check(part: &[u8], from: &mut &[u8]) -> Result<(), Flaw> {
+    match take(from).map(u32::from_le_bytes) {
+        Some(crc) if crc == crc32fast::hash(part) => Ok(()),
+        _ => Err(Flaw::Damaged("a checksum is wrong")),
+    }
+}
+
+fn take<const N: usize>(from: &mut &[u8]) -> Option<[u8; N]> {
+    let (first, rest) = from.split_first_chunk()?;
+    *from = rest;
+    Some(*first)
+}
+
+fn fingerprint(document: &str) -> (u32, usize) {
+    (crc32fast::hash(document.as_bytes()), document.len())
+}
+
+fn micros(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn header(flows: usize) -> Header {
+        Header {
+            stopped: 1_700_000_000_000_000,
+            document: fingerprint("location = \"westeurope\""),
+            switched: vec![("spoke/workload".to_owned(), "Microsoft.Storage".to_owned(), true)],
+            ports: vec![Port { number: 3, kind: "nic".to_owned(), name: "vm1".to_owned() }],
+            flows,
+        }
+    }
+
+    /// A flow of IPv4 whose forward source is this number.
+    fn flow(number: u32) -> SavedFlow {
+        let mut bytes = vec![4];
+        bytes.extend(number.to_le_bytes());
+        bytes.resize(1 + 2 * 15 + 4 + 4 * 8 + 4 * 4 + 4, 0);
+        SavedFlow::from_bytes(&mut bytes.as_slice()).unwrap()
+    }
+
+    fn file(workers: &[u32]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let header = header(workers.iter().sum::<u32>() as usize);
+        write_to(&mut bytes, &header, |visit| {
+            for (worker, count) in (0..).zip(workers) {
+                (0..*count).for_each(|number| visit(worker, flow(number)));
+            }
+        })
+        .unwrap();
+        bytes
+    }
+
+    fn bytes(flow: &SavedFlow) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        flow.to_bytes(&mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn what_was_written_is_read_by_worker() {
+        for workers in [&[0][..], &[1], &[0, 2], &[u32::from(BLOCK) + 1, 0, u32::from(BLOCK)]] {
+            let state = State::from_bytes(&file(workers)).unwrap();
+            assert_eq!(state.header, header(workers.iter().sum::<u32>() as usize));
+            for (worker, count) in workers.iter().enumerate() {
+                let share = state.flows.get(worker).map(Vec::as_slice).unwrap_or_default();
+                assert_eq!(share.len(), *count as usize);
+                assert!((0..).zip(share).all(|(number, one)| bytes(one) == bytes(&flow(number))));
+            }
+        }
+    }
+
+    #[test]
+    fn another_version_and_another_file_are_told_apart() {
+        let mut newer = file(&[1]);
+        newer[8] = 9;
+        assert_eq!(State::from_bytes(&newer).err(), Some(Flaw::Version(9)));
+        let foreign = State::from_bytes(b"GIF89a, and more of it").err();
+        assert_eq!(foreign, Some(Flaw::Damaged("it does not begin as one")));
+        let twice = [file(&[1]), file(&[1])].concat();
+        assert!(State::from_bytes(&twice).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn a_cut_file_is_refused(cut in any::<prop::sample::Index>()) {
+            let whole = file(&[3, 2]);
+            prop_assert!(State::from_bytes(&whole[..cut.index(whole.len())]).is_err());
+        }
+
+        #[test]
+        fn a_flipped_bit_is_noticed(at in any::<prop::sample::Index>(), bit in 0..8) {
+            let mut bytes = file(&[3, 2]);
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1_u8 << bit;
+            prop_assert!(State::from_bytes(&bytes).is_err());
+        }
+
+        #[test]
+        fn any_bytes_behind_the_magic_are_read_without_a_panic(rest in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let bytes = [&MAGIC[..], &VERSION.to_le_bytes(), &rest].concat();
+            prop_assert!(State::from_bytes(&bytes).is_err());
+        }
+    }
+
+    #[test]
+    fn switched_endpoints_belong_to_their_document() {
+        let state = State::from_bytes(&file(&[])).unwrap();
+        assert_eq!(state.switched("location = \"westeurope\"").len(), 1);
+        assert_eq!(state.switched("location = \"northeurope\""), []);
+    }
+
+    #[test]
+    fn a_file_is_replaced_whole_and_private() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state");
+        assert!(State::read(&path).unwrap().is_none());
+        fs::write(&path, "old").unwrap();
+        let error = State::read(&path).unwrap_err().to_string();
+        assert!(error.ends_with("is no state file, or is damaged: it does not begin as one"), "{error}");
+
+        let text =
+            "location = \"westeurope\"\n\n[[virtual_network]]\nname = \"n\"\naddress_space = [\"10.1.0.0/16\"]\n";
+        let network = crate::model::parse(text, Path::new("n.toml"), None).unwrap();
+        let plan = crate::plan::Plan::new(network.into(), Default::default());
+        let snapshot = plan.compile(1, None).unwrap();
+        let switched = [(("n/s".to_owned(), "Microsoft.Sql"), false)].into();
+        let in_force = InForce { document: text, switched: &switched, snapshot: &snapshot };
+        assert_eq!(write(&path, in_force, &Stopped::empty()).unwrap(), 0);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
+        let state = State::read(&path).unwrap().unwrap();
+        assert_eq!(state.switched(text), [("n/s".to_owned(), "Microsoft.Sql".to_owned(), false)]);
+        assert!(state.stopped() <= SystemTime::now());
+        remove(&path).unwrap();
+        assert!(State::read(&path).unwrap().is_none());
+
+        let missing = folder.path().join("no/state");
+        assert!(write(&missing, in_force, &Stopped::empty()).is_err());
+        assert!(check_folder(&missing).is_err());
+        assert!(check_folder(folder.path()).is_err());
+        assert!(check_folder(&path).is_ok());
+    }
+}

@@ -1,0 +1,310 @@
+//! Flows that outlive their process: what of them is saved, as bytes, and how they are taken in again.
+//!
+//! A flow is saved as what its packets look like on both sides, how far its conversation is, what was counted, and how
+//! long ago its last packet was. It is taken in under generation 0, which no snapshot has: the first packet that meets
+//! it, or the sweep, decides it again under the snapshot that is in force now. Where the answer is the same it lives on,
+//! otherwise it ends as after any change.
+//!
+//! Numbers of ports are those of the process that saved them. Who restores maps them ([`SavedFlow::with_ports`]).
+
+use super::Forwarder;
+use super::core::Core;
+use super::flow::{Family, FlowState, take};
+use super::shared::owner_of;
+use crate::snapshot::PortId;
+use crate::table::flow::{FlowKey, FlowTable};
+
+/// One flow, as it is saved.
+#[derive(Debug, Clone, Copy)]
+pub struct SavedFlow {
+    keys: Keys,
+    /// Milliseconds since its last packet.
+    age: u64,
+    state: FlowState,
+}
+
+/// Forward and reverse key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keys {
+    V4([FlowKey<u32>; 2]),
+    V6([FlowKey<u128>; 2]),
+}
+
+/// Why a saved flow was not taken in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// It would have ended by now.
+    #[error("its time is over")]
+    Expired,
+    /// Packets that look like its own belong to another flow.
+    #[error("another flow has one of its keys")]
+    Taken,
+    /// The flow table is full.
+    #[error("the flow table is full")]
+    Full,
+}
+
+/// First byte of a saved flow.
+const V4: u8 = 4;
+const V6: u8 = 6;
+
+impl SavedFlow {
+    /// Appends the flow as bytes.
+    pub fn to_bytes(&self, out: &mut Vec<u8>) {
+        match &self.keys {
+            Keys::V4(keys) => {
+                out.push(V4);
+                keys.iter().for_each(|key| key_to_bytes(key, u32::to_le_bytes, out));
+            }
+            Keys::V6(keys) => {
+                out.push(V6);
+                keys.iter().for_each(|key| key_to_bytes(key, u128::to_le_bytes, out));
+            }
+        }
+        out.extend(u32::try_from(self.age).unwrap_or(u32::MAX).to_le_bytes());
+        self.state.to_bytes(out);
+    }
+
+    /// Takes a flow from the front of bytes; none where they are not one.
+    pub fn from_bytes(from: &mut &[u8]) -> Option<Self> {
+        let keys = match take(from)? {
+            [V4] => Keys::V4([key_from_bytes(from, u32::from_le_bytes)?, key_from_bytes(from, u32::from_le_bytes)?]),
+            [V6] => Keys::V6([key_from_bytes(from, u128::from_le_bytes)?, key_from_bytes(from, u128::from_le_bytes)?]),
+            _ => return None,
+        };
+        let age = take(from).map(u32::from_le_bytes)?;
+        Some(Self { keys, age: u64::from(age), state: FlowState::from_bytes(from)? })
+    }
+
+    /// Milliseconds since its last packet.
+    pub const fn age(&self) -> u64 {
+        self.age
+    }
+
+    /// The flow when more time has passed, in milliseconds.
+    #[must_use]
+    pub fn older_by(self, milliseconds: u64) -> Self {
+        Self { age: self.age.saturating_add(milliseconds), ..self }
+    }
+
+    /// The flow with other numbers of its two ports; none where one of them has none.
+    #[must_use]
+    pub fn with_ports(mut self, map: impl Fn(PortId) -> Option<PortId>) -> Option<Self> {
+        let change = |port: &mut u16| {
+            *port = map(PortId(*port))?.0;
+            Some(())
+        };
+        match &mut self.keys {
+            Keys::V4([forward, reverse]) => (change(&mut forward.port)?, change(&mut reverse.port)?),
+            Keys::V6([forward, reverse]) => (change(&mut forward.port)?, change(&mut reverse.port)?),
+        };
+        Some(self)
+    }
+
+    /// A number that spreads flows over workers.
+    pub fn spread(&self) -> u64 {
+        use std::hash::{DefaultHasher, Hash, Hasher};
+        let mut hasher = DefaultHasher::new();
+        match &self.keys {
+            Keys::V4([forward, _]) => forward.hash(&mut hasher),
+            Keys::V6([forward, _]) => forward.hash(&mut hasher),
+        }
+        hasher.finish()
+    }
+}
+
+fn key_to_bytes<A: Family, const N: usize>(key: &FlowKey<A>, address: impl Fn(A) -> [u8; N], out: &mut Vec<u8>) {
+    out.extend(address(key.source));
+    out.extend(address(key.destination));
+    out.extend(key.source_port.to_le_bytes());
+    out.extend(key.destination_port.to_le_bytes());
+    out.extend(key.port.to_le_bytes());
+    out.push(key.protocol);
+}
+
+fn key_from_bytes<A: Family, const N: usize>(from: &mut &[u8], address: impl Fn([u8; N]) -> A) -> Option<FlowKey<A>> {
+    let (source, destination) = (address(take(from)?), address(take(from)?));
+    let mut number = || take(from).map(u16::from_le_bytes);
+    let (source_port, destination_port, port) = (number()?, number()?, number()?);
+    let [protocol] = take(from)?;
+    Some(FlowKey { source, destination, source_port, destination_port, port, protocol })
+}
+
+impl Forwarder {
+    /// Visits every flow as it is to be saved.
+    pub fn save(&self, now: u64, mut visit: impl FnMut(SavedFlow)) {
+        let age = |state: &FlowState| now.saturating_sub(state.last_seen());
+        for (_, forward, reverse, state) in self.tables.v4.iter() {
+            visit(SavedFlow { keys: Keys::V4([*forward, *reverse]), age: age(state), state: *state });
+        }
+        for (_, forward, reverse, state) in self.tables.v6.iter() {
+            visit(SavedFlow { keys: Keys::V6([*forward, *reverse]), age: age(state), state: *state });
+        }
+    }
+
+    /// Makes room for saved flows that are to be restored.
+    pub fn reserve(&mut self, flows: &[SavedFlow]) {
+        let v4 = flows.iter().filter(|flow| matches!(flow.keys, Keys::V4(_))).count();
+        self.tables.v4.reserve(v4);
+        self.tables.v6.reserve(flows.len() - v4);
+    }
+
+    /// Takes a saved flow in. It is decided again by the first packet that meets it, or by [`Forwarder::sweep`].
+    ///
+    /// `now` must not be less than the flow's age: a clock that begins later would make the flow younger.
+    ///
+    /// # Errors
+    /// Why it was left out.
+    pub fn restore(&mut self, now: u64, flow: &SavedFlow) -> Result<(), Refused> {
+        match flow.keys {
+            Keys::V4([forward, reverse]) => insert(&self.core, &mut self.tables.v4, forward, reverse, flow, now),
+            Keys::V6([forward, reverse]) => insert(&self.core, &mut self.tables.v6, forward, reverse, flow, now),
+        }?;
+        self.sweep = Some((0, 0));
+        Ok(())
+    }
+}
+
+fn insert<A: Family>(
+    core: &Core,
+    flows: &mut FlowTable<A, FlowState>,
+    forward: FlowKey<A>,
+    reverse: FlowKey<A>,
+    flow: &SavedFlow,
+    now: u64,
+) -> Result<(), Refused> {
+    let snapshot = &core.snapshot;
+    let mut state = flow.state;
+    let pool = snapshot.pool_of(reverse.destination.to_ip()).filter(|_| state.translated());
+    let pool = if state.maps_destination() { pool.or(snapshot.pool_of(forward.destination.to_ip())) } else { pool };
+    state.set_place(pool, owner_of(snapshot, &forward, &reverse), now.saturating_sub(flow.age));
+    let lifetime = state.lifetime(snapshot);
+    if flow.age >= lifetime {
+        return Err(Refused::Expired);
+    }
+    let hashes = (flows.hash(&forward), flows.hash(&reverse));
+    if flows.lookup_hashed(hashes.0, &forward).is_some() || flows.lookup_hashed(hashes.1, &reverse).is_some() {
+        return Err(Refused::Taken);
+    }
+    let (shared, me) = (&core.settings.shared, core.settings.worker);
+    shared.take_room(snapshot, state.owner.0).map_err(|_| Refused::Full)?;
+    let claimed = shared.claim(me, hashes);
+    let mapped = claimed && shared.map_again(&forward, &reverse, &state);
+    let inserted = mapped && {
+        let deadline = now + (lifetime - flow.age);
+        flows.insert(forward, reverse, state, deadline, state.is_transient()).is_ok()
+    };
+    if inserted {
+        core.counters.flows.add(1);
+        return Ok(());
+    }
+    shared.quota.give_back(state.owner.0);
+    if mapped {
+        shared.unmap(&forward, &reverse, &state);
+    }
+    if claimed {
+        shared.unclaim(me, hashes);
+    }
+    Err(if mapped { Refused::Full } else { Refused::Taken })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Any flow, as bytes: whatever the fields hold.
+    fn saved() -> impl Strategy<Value = Vec<u8>> {
+        let key = |address: usize| proptest::collection::vec(any::<u8>(), 2 * address + 7);
+        let keys = prop_oneof![
+            (key(4), key(4)).prop_map(|(forward, reverse)| [vec![V4], forward, reverse].concat()),
+            (key(16), key(16)).prop_map(|(forward, reverse)| [vec![V6], forward, reverse].concat()),
+        ];
+        let numbers = proptest::collection::vec(any::<u8>(), 4 + 4 * 8 + 4 * 4);
+        (keys, numbers, (0..7_u8, 0..10_u8, any::<u8>(), 0..16_u8)).prop_map(
+            |(keys, numbers, (hop, phase, seen, flags))| [keys, numbers, vec![hop, phase, seen, flags]].concat(),
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_saved_is_read_back(bytes in saved(), more in proptest::collection::vec(any::<u8>(), 0..9)) {
+            let all = [bytes.clone(), more.clone()].concat();
+            let mut from = all.as_slice();
+            let flow = SavedFlow::from_bytes(&mut from).expect("a flow");
+            prop_assert_eq!(from, more.as_slice());
+            let mut again = Vec::new();
+            flow.to_bytes(&mut again);
+            prop_assert_eq!(again, bytes);
+        }
+
+        #[test]
+        fn what_is_cut_is_no_flow(bytes in saved(), cut in any::<prop::sample::Index>()) {
+            let mut from = &bytes[..cut.index(bytes.len())];
+            prop_assert!(SavedFlow::from_bytes(&mut from).is_none());
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let mut from = bytes.as_slice();
+            while SavedFlow::from_bytes(&mut from).is_some() {}
+        }
+
+        #[test]
+        fn ports_are_mapped_on_both_sides(bytes in saved()) {
+            let flow = SavedFlow::from_bytes(&mut bytes.as_slice()).expect("a flow");
+            let there = flow.with_ports(|port| Some(PortId(port.0.wrapping_add(1)))).expect("both");
+            let back = there.with_ports(|port| Some(PortId(port.0.wrapping_sub(1)))).expect("both");
+            prop_assert_eq!(back.keys, flow.keys);
+            prop_assert_ne!(there.keys, flow.keys);
+            prop_assert!(flow.with_ports(|_| None).is_none());
+        }
+    }
+
+    #[test]
+    fn fields_that_mean_nothing_are_refused() {
+        let mut good = vec![V4];
+        good.resize(1 + 2 * 15 + 4 + 4 * 8 + 4 * 4 + 4, 0);
+        assert!(SavedFlow::from_bytes(&mut good.as_slice()).is_some());
+        let last = good.len() - 1;
+        for (place, value) in [(0, 5), (last - 3, 7), (last - 2, 10), (last, 16)] {
+            let mut bad = good.clone();
+            bad[place] = value;
+            assert!(SavedFlow::from_bytes(&mut bad.as_slice()).is_none(), "byte {place} is {value}");
+        }
+    }
+
+    /// The numbers in the bytes are the places in two lists: they have to be those that the types have.
+    #[test]
+    fn every_phase_and_hop_type_survives() {
+        use crate::path::flow::Phase;
+        use crate::snapshot::NextHopType;
+        let mut bytes = vec![V4];
+        bytes.resize(1 + 2 * 15 + 4 + 4 * 8 + 4 * 4 + 4, 0);
+        let plain = SavedFlow::from_bytes(&mut bytes.as_slice()).expect("a flow");
+        let round = |flow: SavedFlow| {
+            let mut bytes = Vec::new();
+            flow.to_bytes(&mut bytes);
+            SavedFlow::from_bytes(&mut bytes.as_slice()).expect("a flow").state
+        };
+        for phase in Phase::ALL {
+            let mut state = plain.state;
+            state.phase = phase;
+            assert_eq!(round(SavedFlow { state, ..plain }).phase, phase);
+        }
+        for next_hop_type in [
+            NextHopType::VnetLocal,
+            NextHopType::VNetPeering,
+            NextHopType::VirtualNetworkGateway,
+            NextHopType::VirtualNetworkServiceEndpoint,
+            NextHopType::Internet,
+            NextHopType::VirtualAppliance,
+            NextHopType::None,
+        ] {
+            let mut state = plain.state;
+            state.next_hop_type = next_hop_type;
+            assert_eq!(round(SavedFlow { state, ..plain }).next_hop_type, next_hop_type);
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! What the workers of a node share, and touch only when a flow is made or ends: who owns which flow, how many flows there
+//! are, and endpoint-independent mappings.
+
+use std::hash::{BuildHasher, RandomState};
+
+use super::flow::{Family, FlowState};
+use crate::snapshot::{PoolId, PortId, PortKind, Snapshot};
+use crate::table::directory::Directory;
+use crate::table::flow::FlowKey;
+use crate::table::fragments::FragmentKey;
+use crate::table::mapping::{Inside, Mappings, Outside};
+use crate::table::quota::{Exceeded, Quota};
+
+/// What the workers of a node share.
+#[derive(Debug)]
+pub struct Shared {
+    /// Who owns which flow; none where there is one worker.
+    pub(super) directory: Option<Directory>,
+    /// How many flows there are, by the port that they count for.
+    pub(super) quota: Quota,
+    /// Endpoint-independent mappings.
+    pub(super) mappings: Mappings,
+    workers: u16,
+    hasher: RandomState,
+}
+
+impl Shared {
+    /// For this many workers.
+    pub fn new(workers: u16) -> Self {
+        Self {
+            directory: (workers > 1).then(Directory::new),
+            quota: Quota::new(usize::from(u16::MAX) + 1),
+            mappings: Mappings::new(),
+            workers: workers.max(1),
+            hasher: RandomState::new(),
+        }
+    }
+
+    /// Flows of the node.
+    pub fn flows(&self) -> u32 {
+        self.quota.used()
+    }
+
+    /// The ports with the most flows, largest first, up to a number.
+    pub fn top_owners(&self, count: usize) -> Vec<(u16, u32)> {
+        self.quota.top(count)
+    }
+
+    /// Endpoint-independent mappings now.
+    pub fn mappings(&self) -> usize {
+        self.mappings.len()
+    }
+
+    /// The worker that follows the fragments of a packet: the same one for all of them, whichever queue they come in by.
+    pub(super) fn follower(&self, key: &FragmentKey) -> u16 {
+        let hash = self.hasher.hash_one(key);
+        (hash % u64::from(self.workers)) as u16
+    }
+
+    /// Lets the mappings of a flow admit others, or no more, when it goes on or comes to an end.
+    pub(super) fn set_live<A: Family>(&self, forward: &FlowKey<A>, reverse: &FlowKey<A>, state: &FlowState) {
+        let set = |(outside, remote)| {
+            if state.is_live() {
+                self.mappings.wake(&outside, remote);
+            } else {
+                self.mappings.rest(&outside, remote);
+            }
+        };
+        if state.maps_source() {
+            set(mapped_source(reverse));
+        }
+        if state.maps_destination() {
+            set(mapped_destination(forward, reverse));
+        }
+    }
+
+    /// Room for one more flow of a port.
+    pub(super) fn take_room(&self, snapshot: &Snapshot, owner: u16) -> Result<(), Exceeded> {
+        self.quota.take(owner, snapshot.flow_limit_per_nic, snapshot.flow_limit)
+    }
+
+    /// Gives back what a flow had. The hashes are those of its keys.
+    pub(super) fn release<A: Family>(
+        &self,
+        worker: u16,
+        (forward, forward_hash): (&FlowKey<A>, u64),
+        (reverse, reverse_hash): (&FlowKey<A>, u64),
+        state: &FlowState,
+    ) {
+        self.unclaim(worker, (forward_hash, reverse_hash));
+        self.unmap(forward, reverse, state);
+        self.quota.give_back(state.owner.0);
+    }
+
+    /// Makes a worker the owner of both keys of a flow, or of neither.
+    pub(super) fn claim(&self, worker: u16, (forward, reverse): (u64, u64)) -> bool {
+        let Some(directory) = &self.directory else { return true };
+        if directory.claim(forward, worker).is_err() {
+            return false;
+        }
+        let both = directory.claim(reverse, worker).is_ok();
+        if !both {
+            directory.release(forward, worker);
+        }
+        both
+    }
+
+    /// Takes that back.
+    pub(super) fn unclaim(&self, worker: u16, (forward, reverse): (u64, u64)) {
+        if let Some(directory) = &self.directory {
+            directory.release(forward, worker);
+            directory.release(reverse, worker);
+        }
+    }
+
+    /// Takes the mappings again that a restored flow had, or none.
+    pub(super) fn map_again<A: Family>(&self, forward: &FlowKey<A>, reverse: &FlowKey<A>, state: &FlowState) -> bool {
+        let pool = state.pool().unwrap_or(PoolId(u16::MAX));
+        let source = || {
+            let (outside, remote) = mapped_source(reverse);
+            self.mappings.acquire_exact(&inside_source(forward, pool), &outside, remote)
+        };
+        if state.maps_source() && !source() {
+            return false;
+        }
+        let destination = || {
+            let (outside, remote) = mapped_destination(forward, reverse);
+            self.mappings.acquire_exact(&inside_source(reverse, pool), &outside, remote)
+        };
+        if state.maps_destination() && !destination() {
+            if state.maps_source() {
+                let (outside, remote) = mapped_source(reverse);
+                self.mappings.release(&outside, remote, true);
+            }
+            return false;
+        }
+        if !state.is_live() {
+            self.set_live(forward, reverse, state);
+        }
+        true
+    }
+
+    /// Lets the mappings of a flow go.
+    pub(super) fn unmap<A: Family>(&self, forward: &FlowKey<A>, reverse: &FlowKey<A>, state: &FlowState) {
+        if state.maps_source() {
+            let (outside, remote) = mapped_source(reverse);
+            self.mappings.release(&outside, remote, state.is_live());
+        }
+        if state.maps_destination() {
+            let (outside, remote) = mapped_destination(forward, reverse);
+            self.mappings.release(&outside, remote, state.is_live());
+        }
+    }
+}
+
+/// The port that a flow counts for: the NIC that it begins at, else the NIC that it reaches.
+pub(super) fn owner_of<A: Family>(snapshot: &Snapshot, forward: &FlowKey<A>, reverse: &FlowKey<A>) -> PortId {
+    let is_nic = |port: u16| snapshot.port(PortId(port)).is_some_and(|port| port.kind == PortKind::Nic);
+    PortId(if !is_nic(forward.port) && is_nic(reverse.port) { reverse.port } else { forward.port })
+}
+
+/// An address as mappings keep it.
+pub(super) fn widened<A: Family>(address: A) -> u128 {
+    u128::from_ip(address.to_ip()).unwrap_or_default()
+}
+
+/// The inside socket that packets of a key come from, as a pool knows it.
+pub(super) fn inside_source<A: Family>(key: &FlowKey<A>, pool: PoolId) -> Inside {
+    Inside {
+        address: widened(key.source),
+        number: key.source_port,
+        port: key.port,
+        protocol: key.protocol,
+        pool: pool.0,
+    }
+}
+
+/// The outside socket that a flow's source is mapped to, and whom it talks to.
+pub(super) fn mapped_source<A: Family>(reverse: &FlowKey<A>) -> (Outside, u128) {
+    let outside =
+        Outside { address: widened(reverse.destination), number: reverse.destination_port, protocol: reverse.protocol };
+    (outside, widened(reverse.source))
+}
+
+/// The outside socket that a flow came in by, and who came.
+pub(super) fn mapped_destination<A: Family>(forward: &FlowKey<A>, reverse: &FlowKey<A>) -> (Outside, u128) {
+    let outside =
+        Outside { address: widened(forward.destination), number: forward.destination_port, protocol: forward.protocol };
+    (outside, widened(reverse.destination))
+}

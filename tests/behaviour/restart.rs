@@ -1,0 +1,141 @@
+//! Flows that are saved by one forwarder and taken in by the next.
+
+use sidestep::path::Answer;
+use sidestep::path::flow::Phase;
+use sidestep::path::save::{Refused, SavedFlow};
+use sidestep::snapshot::PortId;
+
+use crate::bench::Bench;
+use crate::packets::{Tcp, udp};
+
+/// The flows of a node as another one reads them.
+fn saved(bench: &Bench) -> Vec<SavedFlow> {
+    let mut bytes = Vec::new();
+    bench.forwarder.save(bench.now, |flow| flow.to_bytes(&mut bytes));
+    let mut from = bytes.as_slice();
+    let flows = std::iter::from_fn(|| SavedFlow::from_bytes(&mut from)).collect();
+    assert!(from.is_empty(), "every byte is a flow's");
+    flows
+}
+
+fn restore(bench: &mut Bench, flows: &[SavedFlow]) {
+    for flow in flows {
+        bench.forwarder.restore(bench.now, flow).expect("taken in");
+    }
+}
+
+/// A connection from `vm3` to a web site, established.
+fn connect(bench: &mut Bench) -> u16 {
+    let client = Tcp { from: ("10.1.3.4", 5_000), to: ("198.51.100.80", 80), ..Tcp::default() };
+    let out = bench.forward("vm3", Tcp { flags: "S", sequence: 100, ..client }.bytes(), "internet");
+    let port = out.source_port;
+    let server = Tcp { from: ("198.51.100.80", 80), to: ("203.0.113.200", port), ..Tcp::default() };
+    let answer = Tcp { flags: "SA", sequence: 900, acknowledgment: 101, ..server };
+    bench.forward("internet", answer.bytes(), "vm3");
+    bench.forward("vm3", Tcp { flags: "A", sequence: 101, acknowledgment: 901, ..client }.bytes(), "internet");
+    port
+}
+
+#[test]
+fn a_translated_connection_keeps_its_port_in_both_directions() {
+    let mut before = Bench::new();
+    let port = connect(&mut before);
+    let mut after = Bench::new();
+    restore(&mut after, &saved(&before));
+    assert_eq!(after.report().flows, 1);
+    // The server speaks first: without the flow nobody would know for whom it is.
+    let server = Tcp { from: ("198.51.100.80", 80), to: ("203.0.113.200", port), ..Tcp::default() };
+    let back = after.forward("internet", Tcp { flags: "A", sequence: 901, ..server }.bytes(), "vm3");
+    assert_eq!((back.destination.to_string().as_str(), back.destination_port), ("10.1.3.4", 5_000));
+    let client = Tcp { from: ("10.1.3.4", 5_000), to: ("198.51.100.80", 80), ..Tcp::default() };
+    let out = after.forward("vm3", Tcp { flags: "A", sequence: 101, ..client }.bytes(), "internet");
+    assert_eq!((out.source.to_string().as_str(), out.source_port), ("203.0.113.200", port));
+    let flow = after.flows().remove(0);
+    assert_eq!(flow.state.phase, Phase::Established);
+    assert_eq!(flow.state.packets, [3, 2], "counts go on");
+    assert_eq!(after.report().flows_kept, 1);
+    assert_eq!(after.report().flows_created, 0);
+}
+
+#[test]
+fn the_sweep_decides_what_no_packet_meets() {
+    let mut before = Bench::new();
+    connect(&mut before);
+    before.forward("vm3", udp(("fd00:1:0:3::4", 7), ("2001:db8:80::80", 53), b"q"), "internet");
+    let mut after = Bench::new();
+    restore(&mut after, &saved(&before));
+    assert!(after.flows().iter().all(|flow| flow.state.generation == 0));
+    after.sweep();
+    assert!(after.flows().iter().all(|flow| flow.state.generation == 1));
+    assert_eq!((after.report().flows_kept, after.report().flows_reset), (2, 0));
+}
+
+#[test]
+fn a_connection_whose_path_changed_meanwhile_is_reset() {
+    let mut before = Bench::with_endpoint();
+    let packet = Tcp { from: ("10.1.1.4", 40_000), flags: "S", sequence: 10, ..Tcp::default() };
+    before.forward("vm1", packet.bytes(), "contosodata");
+    let answer = Tcp { from: packet.to, to: packet.from, flags: "SA", sequence: 70, acknowledgment: 11, ..packet };
+    before.forward("contosodata", answer.bytes(), "vm1");
+    let mut after = Bench::new();
+    restore(&mut after, &saved(&before));
+    let next = Tcp { from: ("10.1.1.4", 40_000), flags: "A", sequence: 11, acknowledgment: 71, ..Tcp::default() };
+    let sent = after.answered("vm1", next.bytes(), Answer::Reset);
+    assert!(sent.iter().any(|(port, _)| port == "vm1"), "the client is told");
+    assert_eq!(after.report().flows_reset, 1);
+}
+
+#[test]
+fn age_goes_on_where_it_was() {
+    let mut before = Bench::new();
+    before.forward("vm3", udp(("10.1.3.4", 7), ("198.51.100.80", 53), b"q"), "internet");
+    before.now += 200_000;
+    let flow = saved(&before).remove(0);
+    assert!((199_936..=200_000).contains(&flow.age()), "rounded to 64 ms: {}", flow.age());
+    let mut after = Bench::new();
+    after.now = 300_000;
+    assert_eq!(after.forwarder.restore(after.now, &flow.older_by(40_064)), Err(Refused::Expired));
+    assert_eq!(after.forwarder.restore(after.now, &flow.older_by(39_000)), Ok(()));
+    after.sweep();
+    after.now += 900;
+    after.expire();
+    assert_eq!(after.flows()[0].state.phase.name(), "datagram");
+    after.now += 200;
+    after.expire();
+    assert_eq!(after.flows()[0].state.phase.name(), "resting", "its public port rests");
+}
+
+#[test]
+fn a_flow_is_taken_in_once_and_not_over_another() {
+    let mut before = Bench::new();
+    connect(&mut before);
+    let flows = saved(&before);
+    let mut after = Bench::new();
+    restore(&mut after, &flows);
+    assert_eq!(after.forwarder.restore(after.now, &flows[0]), Err(Refused::Taken));
+    assert_eq!(after.forwarder.flow_count(), 1);
+}
+
+#[test]
+fn a_flow_goes_to_the_ports_that_it_is_given() {
+    let mut before = Bench::new();
+    connect(&mut before);
+    let mut after = Bench::new();
+    // As if the internet edge had another number now: then it is not where the flow went, and the flow has moved.
+    let internet = after.port("internet");
+    let other = after.port("gateway");
+    let flow = saved(&before).remove(0);
+    assert!(flow.with_ports(|port| (port != internet).then_some(port)).is_none());
+    let moved = flow.with_ports(|port| Some(if port == internet { other } else { port })).expect("both");
+    restore(&mut after, &[moved]);
+    assert_eq!(after.flows()[0].sides.egress, other);
+    after.sweep();
+    assert_eq!(after.flows()[0].state.phase, Phase::Reset);
+    after.take();
+    // Numbers that no port has lead to a flow without a way, which ends as one.
+    let mut empty = Bench::new();
+    let unknown = flow.with_ports(|port| Some(PortId(port.0 + 1_000))).expect("both");
+    restore(&mut empty, &[unknown]);
+    empty.sweep();
+    assert_eq!(empty.flows()[0].state.phase, Phase::Moved);
+}
