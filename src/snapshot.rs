@@ -17,8 +17,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ipnet::IpNet;
 
+mod resource;
 mod source;
 
+pub use resource::{Front, Resource, ResourceId, Resources};
 pub use source::{
     EndpointSource, Filtering, Identity6, Lifetimes, Mapping, Outbound, Pool, PoolId, PoolKind, SourceAction,
     SubnetIdentity,
@@ -215,6 +217,8 @@ pub struct Snapshot {
     pub public: Vec<(IpAddr, PortId)>,
     /// Instance public addresses: public address, port of the NIC, its private address. Sorted by public address.
     pub instances: Vec<(IpAddr, PortId, IpAddr)>,
+    /// Resources of services.
+    pub resources: Resources,
     /// Pools of translated addresses by [`PoolId`].
     pub pools: Vec<Pool>,
     /// The tags of every subnet in `identity6` addresses, and those that subnets had which are gone. The packet path does

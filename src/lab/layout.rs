@@ -352,12 +352,17 @@ fn free_interface(netns: &str, used: &mut BTreeSet<(String, String)>) -> String 
 /// Names of services and web sites, pointing at their public addresses.
 fn hosts_file(network: &Network, hosts: &[LabHost]) -> String {
     let mut text = String::from("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n");
-    let services = network.services.iter().map(|service| (&service.addresses, &service.host_names));
-    let web = hosts.iter().map(|host| (&host.web, &host.web_names));
+    let services =
+        network.services.iter().map(|service| (&service.addresses, service.host_names().collect::<Vec<_>>()));
+    let web = hosts.iter().map(|host| (&host.web, host.web_names.iter().collect()));
     for (addresses, names) in services.chain(web).filter(|(_, names)| !names.is_empty()) {
         for address in addresses {
             // Writing to a String cannot fail.
-            let _ = writeln!(text, "{address} {}", names.join(" "));
+            let _ = write!(text, "{address}");
+            for name in &names {
+                let _ = write!(text, " {name}");
+            }
+            text.push('\n');
         }
     }
     text

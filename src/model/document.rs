@@ -429,7 +429,16 @@ pub(super) struct Service {
     pub(super) id: Option<Text>,
     pub(super) addresses: List<IpAddr>,
     pub(super) host_names: List<String>,
+    pub(super) resources: List<Resource>,
     pub(super) device: Option<Spanned<Device>>,
+}
+
+impl Service {
+    /// The host names of the service itself and of its resources.
+    pub(super) fn all_host_names(&self) -> impl Iterator<Item = &Text> {
+        let resources = self.resources.iter().map(Spanned::get_ref);
+        self.host_names.iter().chain(resources.flat_map(|resource| resource.host_names.iter()))
+    }
 }
 
 read_table!(Service, "a service", |fields| { fields.not_enforced("firewall"); }
@@ -439,7 +448,22 @@ read_table!(Service, "a service", |fields| { fields.not_enforced("firewall"); }
     id: fields.optional("id"),
     addresses: fields.filled_list("addresses"),
     host_names: fields.list("host_names"),
+    resources: fields.list("resource"),
     device: fields.optional("device"),
+);
+
+/// `[[service.resource]]`
+#[derive(Debug)]
+pub(super) struct Resource {
+    pub(super) name: Option<Text>,
+    pub(super) id: Option<Text>,
+    pub(super) host_names: List<String>,
+}
+
+read_table!(Resource, "a resource", |fields| { fields.not_enforced("firewall"); }
+    name: fields.required("name"),
+    id: fields.optional("id"),
+    host_names: fields.filled_list("host_names"),
 );
 
 /// `device = { … }`

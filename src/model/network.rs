@@ -405,7 +405,7 @@ pub struct Backbone {
     pub device: Option<Device>,
 }
 
-/// `[[service]]`: one resource of a service.
+/// `[[service]]`: a front end of a service, and the resources behind it.
 #[derive(Debug, Clone)]
 pub struct Service {
     /// Its name, unique among NICs, services and devices of the node.
@@ -414,14 +414,30 @@ pub struct Service {
     pub service: String,
     /// Its region.
     pub location: String,
-    /// Its resource id, if given.
-    pub id: Option<String>,
     /// The public addresses that it answers on.
     pub addresses: Vec<IpAddr>,
-    /// Names that resolve to its addresses.
-    pub host_names: Vec<String>,
+    /// Its resources, at least one: itself, or the `[[service.resource]]` that share its addresses, each with host names.
+    pub resources: Vec<Resource>,
     /// How packets reach it.
     pub device: Option<Device>,
+}
+
+impl Service {
+    /// The names that resolve to its addresses.
+    pub fn host_names(&self) -> impl Iterator<Item = &String> {
+        self.resources.iter().flat_map(|resource| &resource.host_names)
+    }
+}
+
+/// A resource of a service: what endpoint policies list and what has a firewall.
+#[derive(Debug, Clone)]
+pub struct Resource {
+    /// Its name, unique among resources; that of the service where it has the service's addresses alone.
+    pub name: String,
+    /// Its resource id, if given.
+    pub id: Option<String>,
+    /// The names that connections to it give.
+    pub host_names: Vec<String>,
 }
 
 /// `device = { … }`: how a port of the node is attached.

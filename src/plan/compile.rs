@@ -18,7 +18,7 @@ use super::ports::Ports;
 use super::resolve::{Delivery, Target};
 use super::select::{Rules, select};
 use super::sources::{self, Sources};
-use super::{Plan, PlanError};
+use super::{Plan, PlanError, resources};
 use crate::model::network::Network;
 use crate::snapshot::{
     Hop, HopAction, NextHopType, PortEntry, PortId, PortKind, RouteInfo, RouteTable, Snapshot, TableId, Unroutable,
@@ -46,7 +46,10 @@ pub(super) fn compile(plan: &Plan, generation: u64, previous: Option<&Snapshot>)
     };
     let sources = Sources::new(network, plan.region, previous)?;
     let before = previous.map(|snapshot| &*snapshot.ports).unwrap_or_default();
+    let resources_before = previous.map(|snapshot| &*snapshot.resources.list).unwrap_or_default();
     let numbered = Ports::assign(network, before, &sources, table_of)?;
+
+    let resources = resources::compile(network, &numbered, resources_before);
 
     let mut hops = Interner::default();
     let (classes_v4, rows_v4) = Rows::compile::<u32>(plan, &numbered, &mut hops);
@@ -77,6 +80,7 @@ pub(super) fn compile(plan: &Plan, generation: u64, previous: Option<&Snapshot>)
         classes_v6,
         tables,
         hops: hops.values,
+        resources,
         pools: sources.pools,
         identities: sources.identities,
         lifetimes: sources::lifetimes(&network.flows.lifetimes),

@@ -24,6 +24,7 @@ mod lists;
 mod mistake;
 mod ports;
 mod resolve;
+mod resources;
 pub mod select;
 mod sources;
 pub mod table;
@@ -157,7 +158,7 @@ impl Plan {
         let services = &self.network.services;
         let names = || {
             services.iter().flat_map(|service| {
-                let own = std::iter::once(&service.name).chain(&service.host_names);
+                let own = std::iter::once(&service.name).chain(service.host_names());
                 own.map(move |name| (name.as_str(), service))
             })
         };

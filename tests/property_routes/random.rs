@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use serde_json::json;
 use sidestep::model::network::{
     AddressPrefix, Backbone, Device, EndpointPrecedence, EndpointProtocols, EndpointSource, Flows, Gateway, Identity,
-    Interface, Internet, IoMode, NatProtocols, Network, Nic, Peering, Route, RouteTable, Semantics, Service,
+    Interface, Internet, IoMode, NatProtocols, Network, Nic, Peering, Resource, Route, RouteTable, Semantics, Service,
     ServiceEndpoint, Subnet, SubnetRef, Translation, UserNextHop, VirtualNetwork,
 };
 use sidestep::tags::Catalogue;
@@ -203,9 +203,8 @@ pub(super) fn network(choices: &mut Choices<'_>) -> Network {
                 name: format!("service-{address}"),
                 service: "Microsoft.Storage".to_owned(),
                 location: "westeurope".to_owned(),
-                id: None,
                 addresses: parse(&[address]),
-                host_names: vec![],
+                resources: vec![Resource { name: format!("service-{address}"), id: None, host_names: vec![] }],
                 device: choices.device(),
             })
             .collect(),

@@ -78,6 +78,7 @@ impl Subject {
             hosts.clone().find_map(|host| Some((host.netns.clone(), v4(&host.web)?, host.web_names.first()?.clone())));
         let (web_netns, web_address, web_host) = site.ok_or_else(|| missing("web site"))?;
         let public = hosts.clone().find_map(|host| v4(&host.masquerade));
+        let service_host = service.host_names().next().cloned().ok_or_else(|| missing("name of its service"))?;
         let netns = |device: &Option<model::network::Device>| device.as_ref().and_then(|device| device.netns.clone());
         Ok(Self {
             nic: NIC,
@@ -87,7 +88,7 @@ impl Subject {
             service: service.service.clone(),
             service_netns: netns(&service.device).ok_or_else(|| missing("namespace of its service"))?,
             service_address: v4(&service.addresses).ok_or_else(|| missing("service address"))?,
-            service_host: service.host_names.first().cloned().ok_or_else(|| missing("name of its service"))?,
+            service_host,
             web_netns,
             web_address,
             web_host,

@@ -21,7 +21,7 @@ pub(super) fn lab(context: Context<'_>) -> Option<Lab> {
         for address in service.addresses.iter() {
             addresses.reserve(*address.get_ref(), address.span());
         }
-        for name in service.host_names.iter() {
+        for name in service.all_host_names() {
             names.reserve(name.get_ref().to_ascii_lowercase(), name.span());
         }
     }

@@ -12,7 +12,7 @@ use super::ranges::{not_public, reserved};
 use super::{Context, shown, text, translation};
 use crate::model::document;
 use crate::model::names::{Unique, check_host_name, check_resource_name, location};
-use crate::model::network::{Backbone, Gateway, Internet, Nic, Service, SubnetRef};
+use crate::model::network::{Backbone, Gateway, Internet, Nic, Resource, Service, SubnetRef};
 use crate::model::services::STORAGE_GLOBAL;
 
 /// Private addresses of one NIC (Azure, networking limits).
@@ -158,23 +158,23 @@ pub(super) fn services(context: Context<'_>, home: &str, devices: &mut Devices) 
         }
     }
     let mut host_names = Unique::new("host name");
+    let mut names = Unique::new("resource");
+    for written in context.document.services.iter().map(Spanned::get_ref) {
+        if let Some(name) = &written.name {
+            names.reserve(name.get_ref().to_ascii_lowercase(), name.span());
+        }
+    }
     let mut checked = Vec::new();
     for written in context.document.services.iter().map(Spanned::get_ref) {
         for address in written.addresses.iter() {
             public_address(context, address, "a service's address");
             addresses.note(*address.get_ref(), &address.get_ref().to_string(), address.span(), context.report);
         }
-        for name in written.host_names.iter() {
+        for name in written.all_host_names() {
             check_host_name(name, context.report);
             host_names.note_name(name, context.report);
         }
-        if let Some(id) = written.id.as_ref().filter(|id| !id.get_ref().starts_with('/')) {
-            context.report.mistake_with_help(
-                &id.span(),
-                format!("`{}` is not a resource id", id.get_ref()),
-                "a resource id starts with \"/subscriptions/\"",
-            );
-        }
+        let resources = resources(context, written, &mut names);
         let device = devices.check(context, &written.device);
         let location = written.location.as_ref().map(|written| location(written, context.tags, context.report));
         let Some(service_name) = &written.service else { continue };
@@ -190,13 +190,57 @@ pub(super) fn services(context: Context<'_>, home: &str, devices: &mut Devices) 
             name: text(&written.name),
             service: service.name.to_owned(),
             location: location.unwrap_or_else(|| home.to_owned()),
-            id: written.id.as_ref().map(|id| id.get_ref().clone()),
             addresses: written.addresses.iter().map(|address| *address.get_ref()).collect(),
-            host_names: written.host_names.iter().map(|name| name.get_ref().clone()).collect(),
+            resources,
             device,
         });
     }
     checked
+}
+
+/// The resources of a service: itself, or those that share its addresses.
+fn resources(context: Context<'_>, written: &document::Service, names: &mut Unique<String>) -> Vec<Resource> {
+    if written.resources.is_empty() {
+        check_resource_id(context, &written.id);
+        return vec![Resource {
+            name: text(&written.name),
+            id: written.id.as_ref().map(|id| id.get_ref().clone()),
+            host_names: written.host_names.iter().map(|name| name.get_ref().clone()).collect(),
+        }];
+    }
+    let own = written.id.as_ref().map(|id| ("id", id.span()));
+    let own = own.into_iter().chain(written.host_names.iter().next().map(|name| ("host_names", name.span())));
+    for (key, place) in own {
+        context.report.mistake_with_help(
+            &place,
+            format!("the service `{}` has resources and a `{key}` of its own", shown(&written.name)),
+            format!("write `{key}` in each [[service.resource]]"),
+        );
+    }
+    let resources = written.resources.iter().map(Spanned::get_ref);
+    let checked = resources.map(|resource| {
+        if let Some(name) = &resource.name {
+            check_resource_name(name, context.report);
+            names.note_name(name, context.report);
+        }
+        check_resource_id(context, &resource.id);
+        Resource {
+            name: text(&resource.name),
+            id: resource.id.as_ref().map(|id| id.get_ref().clone()),
+            host_names: resource.host_names.iter().map(|name| name.get_ref().clone()).collect(),
+        }
+    });
+    checked.collect()
+}
+
+fn check_resource_id(context: Context<'_>, id: &Option<document::Text>) {
+    if let Some(id) = id.as_ref().filter(|id| !id.get_ref().starts_with('/')) {
+        context.report.mistake_with_help(
+            &id.span(),
+            format!("`{}` is not a resource id", id.get_ref()),
+            "a resource id starts with \"/subscriptions/\"",
+        );
+    }
 }
 
 /// Reports an address that is not public; `what` says what it is for.
