@@ -65,8 +65,8 @@ pub struct ServeArgs {
     /// The namespace that the process is in; it ends when that name is removed.
     #[arg(long)]
     pub netns: String,
-    /// Who answers on an address; may be repeated.
-    #[arg(long = "answer", value_name = "ADDRESS=NAME")]
+    /// Who answers on an address or for a host name; may be repeated.
+    #[arg(long = "answer", value_name = "ADDRESS|HOST=NAME")]
     pub answers: Vec<Site>,
 }
 

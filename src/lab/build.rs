@@ -368,8 +368,8 @@ fn start_server(state: &mut State, namespace: &Namespace) -> Result<(), LabError
     let program = std::env::current_exe().map_err(|source| io_error(Path::new("/proc/self/exe"), source))?;
     let mut tool = Tool::new("ip").words("netns exec").word(netns).word(program);
     tool = tool.words("lab-serve --netns").word(netns);
-    for (address, name) in &namespace.answers {
-        tool = tool.words("--answer").word(format!("{address}={name}"));
+    for (subject, name) in &namespace.answers {
+        tool = tool.words("--answer").word(format!("{subject}={name}"));
     }
     let mut child = tool.spawn(Stdio::null(), Stdio::piped(), Stdio::piped())?;
     let identity = ProcessId::of(child.id()).map_err(|error| failed(error.to_string()))?;

@@ -47,8 +47,8 @@ pub(crate) struct Namespace {
     pub(crate) routes: Vec<Route>,
     /// Rules for nftables; empty where there are none.
     pub(crate) nftables: String,
-    /// What its web server answers for: an address and the name of who answers there.
-    pub(crate) answers: Vec<(IpAddr, String)>,
+    /// What its web server answers for: an address or host name, and the name of who answers there.
+    pub(crate) answers: Vec<(String, String)>,
     /// Content of its hosts file.
     pub(crate) hosts: String,
 }
@@ -158,7 +158,11 @@ impl Layout {
         self.add_device(network.backbone.as_ref().and_then(|b| b.device.as_ref()));
         for service in &network.services {
             if let Some(namespace) = self.add_device(service.device.as_ref()) {
-                namespace.answers.extend(service.addresses.iter().map(|address| (*address, service.name.clone())));
+                let addresses = service.addresses.iter().map(|address| (address.to_string(), service.name.clone()));
+                let shared = service.resources.iter().filter(|_| service.resources.len() > 1);
+                let hosts = shared
+                    .flat_map(|resource| resource.host_names.iter().map(|host| (host.clone(), resource.name.clone())));
+                namespace.answers.extend(addresses.chain(hosts));
             }
         }
     }
@@ -182,7 +186,7 @@ impl Layout {
         // A site may serve on the address that it hides behind.
         let addresses: BTreeSet<_> = host.web.iter().chain(&host.masquerade).copied().collect();
         namespace.addresses.extend(addresses);
-        namespace.answers.extend(host.web.iter().map(|address| (*address, name.clone())));
+        namespace.answers.extend(host.web.iter().map(|address| (address.to_string(), name.clone())));
     }
 
     fn add_links(&mut self, network: &Network, hosts: &[LabHost]) -> Result<(), LayoutError> {

@@ -9,6 +9,7 @@
 //! whatever happened in between; what was there before is never touched.
 
 mod build;
+mod certificate;
 mod command;
 pub mod demo;
 mod interrupt;

@@ -1,8 +1,8 @@
-//! The web server of the lab: a small HTTP/1.1 server that answers with the source address it sees. It is there so that
-//! a client learns how its packets look on the other side.
+//! The web server of the lab: a small HTTP/1.1 server, plain and over TLS, that answers with the source address it sees.
+//! It is there so that a client learns how its packets look on the other side.
 //!
 //! `GET /` answers `{"source":"10.1.1.4","server":"contosodata"}`, or as a line of text where the request's `Accept`
-//! prefers `text/plain`. Connections stay open as HTTP/1.1 has it (RFC 9112 section 9.3), so that a client can watch
+//! prefers `text/plain`. Who answers follows from the request's `Host`, else from the address. Connections stay open as HTTP/1.1 has it (RFC 9112 section 9.3), so that a client can watch
 //! one over a change of the network.
 
 use std::io::{self, BufWriter, Read, Write};
@@ -13,12 +13,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde::{Deserialize, Serialize};
 
+use super::certificate;
 use super::state::NAMESPACES;
 
-/// The port that it listens on.
-const PORT: u16 = 80;
+/// The ports that it listens on: plain, and TLS.
+const PLAIN: u16 = 80;
+const TLS: u16 = 443;
 
 /// The most bytes of a request's head, and the most header fields.
 const LARGEST_HEAD: usize = 8 << 10;
@@ -33,22 +36,35 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// How often the server looks whether its namespace still has its name.
 const WATCH: Duration = Duration::from_millis(500);
 
-/// Who answers on an address: `ADDRESS=NAME` on the command line.
+/// Who answers on an address or for a host name: `ADDRESS=NAME` or `HOST=NAME` on the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Site {
-    /// The server's address.
-    pub address: IpAddr,
+    /// What it answers for.
+    pub subject: Subject,
     /// The name in its answers.
     pub name: String,
+}
+
+/// What a site answers for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Subject {
+    /// An address of the server.
+    Address(IpAddr),
+    /// A host name that requests give.
+    Host(String),
 }
 
 impl std::str::FromStr for Site {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (address, name) = text.split_once('=').ok_or("expected ADDRESS=NAME")?;
-        let address = address.parse().map_err(|error| format!("{address}: {error}"))?;
-        Ok(Self { address, name: name.to_owned() })
+        let (subject, name) = text.split_once('=').ok_or("expected ADDRESS=NAME or HOST=NAME")?;
+        let subject = match subject.parse() {
+            Ok(address) => Subject::Address(address),
+            Err(_) if subject.is_empty() => return Err("there is no address or host before the `=`".to_owned()),
+            Err(_) => Subject::Host(subject.to_owned()),
+        };
+        Ok(Self { subject, name: name.to_owned() })
     }
 }
 
@@ -67,21 +83,30 @@ pub struct Seen {
 /// # Errors
 /// When it cannot listen or accept.
 pub fn serve(netns: &str, sites: Vec<Site>, ready: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
-    // Addresses of services come and go with the node, so it listens on all of them. Where the kernel has no IPv6, that
-    // is the IPv4 ones.
-    let listener = TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, PORT)))
-        .or_else(|_| TcpListener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT))))?;
+    let (plain, tls) = (listen(PLAIN)?, listen(TLS)?);
+    let config = certificate::server_config().map_err(io::Error::other)?;
     ready()?;
     let name = Path::new(NAMESPACES).join(netns);
-    thread::spawn(move || accept(&listener, sites.into()));
+    let sites: Arc<[Site]> = sites.into();
+    let open = Arc::new(AtomicUsize::new(0));
+    for (listener, config) in [(plain, None), (tls, Some(config))] {
+        let (sites, open) = (Arc::clone(&sites), Arc::clone(&open));
+        thread::spawn(move || accept(&listener, config.as_ref(), &sites, &open));
+    }
     while name.exists() {
         thread::sleep(WATCH);
     }
     Ok(())
 }
 
-fn accept(listener: &TcpListener, sites: Arc<[Site]>) {
-    let open = Arc::new(AtomicUsize::new(0));
+/// Listens on all addresses: those of services come and go with the node. Where the kernel has no IPv6, that is the IPv4
+/// ones.
+fn listen(port: u16) -> io::Result<TcpListener> {
+    TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))
+        .or_else(|_| TcpListener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))))
+}
+
+fn accept(listener: &TcpListener, config: Option<&Arc<ServerConfig>>, sites: &Arc<[Site]>, open: &Arc<AtomicUsize>) {
     for stream in listener.incoming() {
         let Ok(stream) = stream else {
             // A connection that ended before it was taken, or no descriptors: both pass.
@@ -92,42 +117,66 @@ fn accept(listener: &TcpListener, sites: Arc<[Site]>) {
             open.fetch_sub(1, Ordering::Relaxed);
             continue;
         }
-        let (sites, open) = (Arc::clone(&sites), Arc::clone(&open));
+        let (config, sites, open) = (config.cloned(), Arc::clone(sites), Arc::clone(open));
         thread::spawn(move || {
             // A client that breaks its connection concerns nobody else.
-            let _ = converse(&stream, &sites);
+            let _ = serve_connection(stream, config, &sites);
             open.fetch_sub(1, Ordering::Relaxed);
         });
     }
 }
 
-/// Answers the requests of one connection until either side ends it.
-fn converse(stream: &TcpStream, sites: &[Site]) -> io::Result<()> {
+fn serve_connection(stream: TcpStream, config: Option<Arc<ServerConfig>>, sites: &[Site]) -> io::Result<()> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(SILENCE))?;
     stream.set_write_timeout(Some(SILENCE))?;
     let local = stream.local_addr()?.ip().to_canonical();
-    let seen = Seen {
-        source: stream.peer_addr()?.ip().to_canonical(),
-        server: sites.iter().find(|site| site.address == local).map_or_else(String::new, |site| site.name.clone()),
-    };
-    let mut reader = stream;
+    let source = stream.peer_addr()?.ip().to_canonical();
+    match config {
+        None => converse(stream, local, source, sites),
+        Some(config) => {
+            let connection = ServerConnection::new(config).map_err(io::Error::other)?;
+            converse(StreamOwned::new(connection, stream), local, source, sites)
+        }
+    }
+}
+
+/// Answers the requests of one connection until either side ends it.
+fn converse(mut stream: impl Read + Write, local: IpAddr, source: IpAddr, sites: &[Site]) -> io::Result<()> {
     let mut buffer = Vec::new();
     loop {
-        let Some(request) = read_request(&mut reader, &mut buffer)? else { return Ok(()) };
-        let response = respond(&request, &seen);
+        let Some(request) = read_request(&mut stream, &mut buffer)? else { return Ok(()) };
+        let server = server(&request, local, sites);
+        let response = respond(&request, &Seen { source, server });
         let keep = response.keep;
-        response.write(&mut BufWriter::new(stream))?;
+        response.write(&mut BufWriter::new(&mut stream))?;
         if !keep {
             return Ok(());
         }
     }
 }
 
+/// Who answers a request that came to an address.
+fn server(request: &Request, local: IpAddr, sites: &[Site]) -> String {
+    let host = match request {
+        Request::Good { host, .. } => host.as_deref(),
+        Request::Bad(_) => None,
+    };
+    let of_host = |site: &&Site| match (&site.subject, host) {
+        (Subject::Host(name), Some(host)) => name.eq_ignore_ascii_case(host),
+        _ => false,
+    };
+    let of_address = |site: &&Site| site.subject == Subject::Address(local);
+    let found = sites.iter().find(of_host).or_else(|| sites.iter().find(of_address));
+    found.map_or_else(String::new, |site| site.name.clone())
+}
+
 /// What matters of a request.
 #[derive(Debug, PartialEq, Eq)]
 enum Request {
     Good {
+        /// The host that it is for, without port.
+        host: Option<String>,
         is_get: bool,
         is_head: bool,
         is_root: bool,
@@ -186,7 +235,9 @@ fn parse(buffer: &[u8]) -> Option<(Request, usize)> {
     // HTTP/1.0 closes unless asked to keep, HTTP/1.1 keeps unless asked to close (RFC 9112 section 9.3).
     let keep = if head.version == Some(0) { has("connection", "keep-alive") } else { !has("connection", "close") };
     let path = head.path.unwrap_or_default();
+    let host = values("host").next().and_then(|value| std::str::from_utf8(value).ok());
     let request = Request::Good {
+        host: host.map(|host| host.split_once(':').map_or(host, |(host, _)| host).to_owned()),
         is_get: head.method == Some("GET"),
         is_head: head.method == Some("HEAD"),
         is_root: path == "/" || path.starts_with("/?"),
@@ -336,8 +387,23 @@ mod tests {
     #[test]
     fn a_site_is_read_from_the_command_line() {
         let site: Site = "2001:db8::1=www.example.com".parse().expect("site");
-        assert_eq!(site, Site { address: "2001:db8::1".parse().expect("address"), name: "www.example.com".to_owned() });
+        let subject = Subject::Address("2001:db8::1".parse().expect("address"));
+        assert_eq!(site, Site { subject, name: "www.example.com".to_owned() });
+        let site: Site = "a.example=a".parse().expect("site");
+        assert_eq!(site, Site { subject: Subject::Host("a.example".to_owned()), name: "a".to_owned() });
         assert!("10.0.0.1".parse::<Site>().is_err());
-        assert!("x=y".parse::<Site>().is_err());
+        assert!("=y".parse::<Site>().is_err());
+    }
+
+    #[test]
+    fn who_answers_follows_from_the_host_and_else_from_the_address() {
+        let sites = ["192.0.2.1=front", "a.example=a", "b.example=b"].map(|site| site.parse().expect("site"));
+        let server = |head: &[u8]| {
+            let (request, _) = parse(head).expect("a whole request");
+            server(&request, "192.0.2.1".parse().expect("address"), &sites)
+        };
+        assert_eq!(server(b"GET / HTTP/1.1\r\nHost: B.example:8080\r\n\r\n"), "b");
+        assert_eq!(server(b"GET / HTTP/1.1\r\nHost: c.example\r\n\r\n"), "front");
+        assert_eq!(server(b"GET / HTTP/1.0\r\n\r\n"), "front");
     }
 }
