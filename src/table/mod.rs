@@ -2,6 +2,7 @@
 //! flow, and how many flows there may be. Knows no Azure word, uses nothing else of the crate, and never panics on any input.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+pub mod classifier;
 pub mod directory;
 pub mod flow;
 pub mod fragments;
