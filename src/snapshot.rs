@@ -17,15 +17,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ipnet::IpNet;
 
+mod nsg;
 mod resource;
 mod source;
 
+pub use nsg::{Access, NicNsgs, Nsg, NsgId, RuleInfo, Rules};
 pub use resource::{Front, Resource, ResourceId, Resources};
 pub use source::{
     EndpointSource, Filtering, Identity6, Lifetimes, Mapping, Outbound, Pool, PoolId, PoolKind, SourceAction,
     SubnetIdentity,
 };
 
+use crate::table::classifier::Classes;
 use crate::table::prefix::PrefixTable;
 
 /// A port of the node: where packets enter and leave. Index into [`Snapshot::ports`].
@@ -192,6 +195,8 @@ pub struct PortEntry {
     pub mtu: u16,
     /// How what enters here gets a public source.
     pub outbound: Outbound,
+    /// NICs: the network security groups that it meets.
+    pub nsgs: NicNsgs,
     /// How each endpoint of the port's subnet presents itself, in the order of the subnet's endpoints.
     pub endpoint_sources: Vec<EndpointSource>,
     /// Services: the IPv6 address that stands for each IPv4 address towards `identity6` traffic.
@@ -217,6 +222,10 @@ pub struct Snapshot {
     pub public: Vec<(IpAddr, PortId)>,
     /// Instance public addresses: public address, port of the NIC, its private address. Sorted by public address.
     pub instances: Vec<(IpAddr, PortId, IpAddr)>,
+    /// Network security groups by [`NsgId`].
+    pub nsgs: Vec<Nsg>,
+    /// The sets of addresses that their rules name.
+    pub address_sets: Classes,
     /// Resources of services.
     pub resources: Resources,
     /// Pools of translated addresses by [`PoolId`].

@@ -7,10 +7,12 @@
 
 use super::core::Core;
 use super::flow::{Family, FlowState, Installed};
-use super::order::Decision;
+use super::observer::Silent;
+use super::order::{self, Decision, Standing};
 use super::route::Reached;
 use super::shared::{inside_source, mapped_destination, mapped_source, owner_of, widened};
 use super::source::{Presented, paired};
+use super::subject::Subject;
 use super::verdict::{DropReason, Verdict};
 use crate::packet::parse::{Fragment, Parsed, TransportKind, protocol};
 use crate::snapshot::{Filtering, Mapping, Pool, PoolId, PortId, PortKind};
@@ -171,6 +173,7 @@ impl<'a, A: Family> Making<'a, A> {
         self.take_room()?;
         self.present()?;
         self.map_destination(pool)?;
+        self.admit()?;
         self.installed.translated = self.reverse.source != self.forward.destination
             || self.reverse.destination != self.forward.source
             || self.reverse.source_port != self.forward.destination_port
@@ -294,6 +297,24 @@ impl<'a, A: Family> Making<'a, A> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the receiver takes what arrives, where that was not known before.
+    fn admit(&self) -> Result<(), NotMade> {
+        let decision = self.decision;
+        if !matches!((decision.reached, decision.presented), (Reached::Mapping(_), _) | (_, Presented::Pool(_))) {
+            return Ok(());
+        }
+        let arrival = Subject {
+            ingress: PortId(self.forward.port),
+            source: self.reverse.destination.to_ip(),
+            destination: self.reverse.source.to_ip(),
+            protocol: self.forward.protocol,
+            source_port: self.reverse.destination_port,
+            destination_port: self.reverse.source_port,
+        };
+        let egress = PortId(self.reverse.port);
+        order::admit(&self.core.snapshot, egress, &arrival, Standing::New, &mut Silent).or_else(dropped)
     }
 
     /// A protocol without ports gets an address, and as many flows to one destination as the pool has addresses.

@@ -36,6 +36,7 @@ mod icmp_error;
 mod install;
 #[doc = include_str!("nat.md")]
 pub mod nat {}
+pub mod nsg;
 pub mod observer;
 pub mod order;
 pub mod origin;

@@ -15,7 +15,7 @@ use super::egress::Egress;
 use super::flow::{Family, FlowState, Phase};
 use super::forwarder::FlowSummary;
 use super::observer::Silent;
-use super::order::{self, Decision};
+use super::order::{self, Decision, Standing};
 use super::route::Reached;
 use super::source::Presented;
 use super::subject::Subject;
@@ -121,6 +121,20 @@ pub struct Sides {
     pub reached: (IpAddr, u16),
 }
 
+impl Sides {
+    /// The first packet as it arrived at its receiver.
+    fn arrival(&self) -> Subject {
+        Subject {
+            ingress: self.ingress,
+            source: self.presented.0,
+            destination: self.reached.0,
+            protocol: self.protocol,
+            source_port: self.presented.1,
+            destination_port: self.reached.1,
+        }
+    }
+}
+
 /// Both sides of the flow of two keys.
 pub(super) fn sides<A: Family>(forward: &FlowKey<A>, reverse: &FlowKey<A>) -> Sides {
     Sides {
@@ -162,9 +176,20 @@ pub fn fate(snapshot: &Snapshot, sides: &Sides, state: &FlowState) -> Fate {
         source_port: sides.source.1,
         destination_port: sides.destination.1,
     };
-    let Ok(decision) = order::decide(snapshot, &subject, &mut Silent) else { return Fate::Moved };
-    if let Some(pool) = still_good(snapshot, sides, state, &decision) {
-        return Fate::Kept { next_hop_type: decision.next_hop_type, pool };
+    let decided = order::decide(snapshot, &subject, Standing::Established, &mut Silent);
+    let admitted = decided.and_then(|decision| {
+        // What arrives is known of a flow, whatever gave it its addresses.
+        order::admit(snapshot, sides.egress, &sides.arrival(), Standing::Established, &mut Silent)?;
+        Ok(decision)
+    });
+    match admitted {
+        Ok(decision) => {
+            if let Some(pool) = still_good(snapshot, sides, state, &decision) {
+                return Fate::Kept { next_hop_type: decision.next_hop_type, pool };
+            }
+        }
+        Err(reason) if reason.is_denial() => {}
+        Err(_) => return Fate::Moved,
     }
     if sides.protocol != protocol::TCP {
         return Fate::Moved;

@@ -114,6 +114,15 @@ named! {
         FragmentTimeout = "fragment_timeout", "The first fragment, which has the ports, did not come in time.";
         TcpWithoutFlow = "tcp_without_flow", "TCP that begins no connection, to be translated, and no answer is allowed.";
         Untranslatable = "untranslatable", "The packet has no form in the other address family (RFC 7915).";
+        NsgOutboundDenied = "nsg_outbound_denied", "A network security group does not let the sender send it.";
+        NsgInboundDenied = "nsg_inbound_denied", "A network security group does not let it in to the receiver.";
+    }
+}
+
+impl DropReason {
+    /// Whether policy says no, where there is a way: what a flow meets that a change of policy ends.
+    pub const fn is_denial(self) -> bool {
+        matches!(self, Self::NsgOutboundDenied | Self::NsgInboundDenied)
     }
 }
 

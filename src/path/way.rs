@@ -10,7 +10,7 @@ use super::flow::{Family, FlowState, Phase};
 use super::icmp_error;
 use super::install::{NotMade, install};
 use super::observer::Silent;
-use super::order::{self, Decision};
+use super::order::{self, Decision, Standing};
 use super::redecide::{self, Outcome};
 use super::source::Presented;
 use super::subject::Subject;
@@ -130,7 +130,7 @@ fn first(core: &mut Core, tables: &mut Tables, packet: &mut Packet<'_>, egress: 
         return Verdict::Dropped(DropReason::FragmentWithoutFlow);
     }
     let subject = Subject::of(packet.ingress, parsed);
-    let decision = match order::decide(&core.snapshot, &subject, &mut Silent) {
+    let decision = match order::decide(&core.snapshot, &subject, Standing::New, &mut Silent) {
         Ok(decision) => decision,
         Err(reason) => {
             remember_unsolicited(core, packet, reason);
@@ -350,7 +350,7 @@ fn trace<A: Family>(
     };
     let begins = flags & (Parsed::SYN | Parsed::ACK | Parsed::RST) == Parsed::SYN;
     if direction == Direction::Forward {
-        if let Err(reason) = order::decide(&core.snapshot, &redecide::subject(&key), &mut Silent) {
+        if let Err(reason) = order::decide(&core.snapshot, &redecide::subject(&key), Standing::New, &mut Silent) {
             return Hit::Verdict(Verdict::Dropped(reason));
         }
         if begins {

@@ -23,6 +23,7 @@ use crate::model::network::Network;
 use crate::snapshot::{
     Hop, HopAction, NextHopType, PortEntry, PortId, PortKind, RouteInfo, RouteTable, Snapshot, TableId, Unroutable,
 };
+use crate::table::classifier::Classes;
 use crate::table::prefix::PrefixTable;
 
 /// No route, as [`Hop::route`] and in the winners of a chain.
@@ -80,6 +81,8 @@ pub(super) fn compile(plan: &Plan, generation: u64, previous: Option<&Snapshot>)
         classes_v6,
         tables,
         hops: hops.values,
+        nsgs: Vec::new(),
+        address_sets: Classes::default(),
         resources,
         pools: sources.pools,
         identities: sources.identities,

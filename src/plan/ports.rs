@@ -10,7 +10,7 @@ use super::effective::gateway_subnet;
 use super::resolve::Target;
 use super::sources::{Sources, identity_addresses};
 use crate::model::network::{Device, Network, Nic};
-use crate::snapshot::{Outbound, PortEntry, PortId, PortKind, TableId};
+use crate::snapshot::{NicNsgs, Outbound, PortEntry, PortId, PortKind, TableId};
 
 /// MTU of a port that has no device, in bytes: Ethernet's.
 const DEFAULT_MTU: u16 = 1500;
@@ -106,6 +106,7 @@ fn vacant() -> PortEntry {
         router_v6: None,
         mtu: DEFAULT_MTU,
         outbound: Outbound::default(),
+        nsgs: NicNsgs::default(),
         endpoint_sources: Vec::new(),
         identity_addresses: Vec::new(),
     }

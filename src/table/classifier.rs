@@ -346,11 +346,12 @@ fn set_bit(words: &mut [u64], bit: usize) {
 }
 
 #[cfg(test)]
+#[allow(clippy::expect_used)]
 mod tests {
     use super::*;
 
     fn prefixes(list: &[&str]) -> Vec<IpNet> {
-        list.iter().map(|prefix| prefix.parse().unwrap()).collect()
+        list.iter().map(|prefix| prefix.parse().expect("a prefix")).collect()
     }
 
     fn any() -> Rule {
@@ -371,7 +372,7 @@ mod tests {
             prefixes(&["10.0.0.0/8", "10.1.2.3/32"]),
         ];
         let classes = Classes::build(&sets);
-        let of = |address: &str| classes.of(address.parse().unwrap());
+        let of = |address: &str| classes.of(address.parse().expect("an address"));
         assert_eq!(of("192.0.2.1"), 0);
         assert_eq!(of("2001:db9::"), 0);
         assert_eq!(of("10.1.0.1"), of("10.2.255.255"));
@@ -395,7 +396,7 @@ mod tests {
         rules.push(Rule { destinations: Addresses::In(vec![SetId(1)]), ..any() });
         let list = Classifier::build(&classes, &rules);
         let [inside, nine, outside] =
-            ["10.1.1.1", "10.9.1.1", "192.0.2.1"].map(|address| classes.of(address.parse().unwrap()));
+            ["10.1.1.1", "10.9.1.1", "192.0.2.1"].map(|address| classes.of(address.parse().expect("an address")));
         assert_eq!(list.first_match(inside, outside, 6, Some((5, 999))), Some(999));
         assert_eq!(list.first_match(nine, outside, 6, Some((5, 0))), Some(0));
         assert_eq!(list.first_match(inside, nine, 17, Some((5, 0))), Some(1_000));

@@ -1,5 +1,6 @@
-//! Prefix table, flow table, timers, port selection, mappings of translated sockets, packets in fragments, who owns which
-//! flow, and how many flows there may be. Knows no Azure word, uses nothing else of the crate, and never panics on any input.
+//! Prefix table, rule classifier, flow table, timers, port selection, mappings of translated sockets, packets in fragments, who
+//! owns which flow, and how many flows there may be. Knows no Azure word, uses nothing else of the crate, and never panics on
+//! any input.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 pub mod classifier;

@@ -12,7 +12,7 @@ use sidestep::packet::parse::{Fragment, Parsed, TransportKind, parse, protocol};
 use sidestep::path::flow::Phase;
 use sidestep::path::forwarder::FlowSummary;
 use sidestep::path::observer::Silent;
-use sidestep::path::order::{self, Decision};
+use sidestep::path::order::{self, Decision, Standing};
 use sidestep::path::route::Reached;
 use sidestep::path::source::{Presented, paired};
 use sidestep::path::subject::Subject;
@@ -361,7 +361,7 @@ impl Model {
         let (phase, side) = (self.flows[place].phase, self.flows[place].forward);
         let anew = !matches!(parsed.kind, TransportKind::Tcp { .. }) || begins(parsed);
         if forward {
-            if let Err(reason) = order::decide(&self.snapshot, &subject(&side), &mut Silent) {
+            if let Err(reason) = order::decide(&self.snapshot, &subject(&side), Standing::New, &mut Silent) {
                 return dropped(reason);
             }
             if anew {
@@ -382,7 +382,7 @@ impl Model {
             return dropped(DropReason::FragmentWithoutFlow);
         }
         let side = side_of(arrival.port, parsed);
-        let decision = match order::decide(&self.snapshot, &subject(&side), &mut Silent) {
+        let decision = match order::decide(&self.snapshot, &subject(&side), Standing::New, &mut Silent) {
             Ok(decision) => decision,
             Err(reason) => {
                 self.remember(arrival, parsed, reason);
@@ -938,7 +938,9 @@ impl Model {
 
 /// What becomes of a flow under a snapshot.
 fn fate(snapshot: &Snapshot, flow: &Flow) -> Fate {
-    let Ok(decision) = order::decide(snapshot, &subject(&flow.forward), &mut Silent) else { return Fate::Moved };
+    let Ok(decision) = order::decide(snapshot, &subject(&flow.forward), Standing::Established, &mut Silent) else {
+        return Fate::Moved;
+    };
     let (shown, reached) = (flow.reverse.destination.0, flow.reverse.source.0);
     let (arrives, through) = match (decision.reached, decision.presented) {
         (_, Presented::Identity6 { destination, .. }) => (IpAddr::V6(destination) == reached, true),
