@@ -346,8 +346,11 @@ fn set_bit(words: &mut [u64], bit: usize) {
 }
 
 #[cfg(test)]
-#[allow(clippy::expect_used)]
+#[allow(clippy::expect_used, clippy::indexing_slicing)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
 
     fn prefixes(list: &[&str]) -> Vec<IpNet> {
@@ -418,5 +421,92 @@ mod tests {
     fn no_rules_match_nothing() {
         let list = Classifier::build(&Classes::default(), &[]);
         assert_eq!(list.first_match(0, 0, 6, Some((1, 1))), None);
+    }
+
+    /// The same by trying one rule after the other.
+    fn interpreted(
+        sets: &[Vec<IpNet>],
+        rules: &[Rule],
+        (source, destination): (IpAddr, IpAddr),
+        protocol: u8,
+        ports: Option<(u16, u16)>,
+    ) -> Option<usize> {
+        let within = |addresses: &Addresses, address| match addresses {
+            Addresses::Any => true,
+            Addresses::In(list) => {
+                list.iter().any(|set| sets[set.0 as usize].iter().any(|prefix| prefix.contains(&address)))
+            }
+        };
+        let among = |ranges: &[RangeInclusive<u16>], port: Option<u16>| {
+            let all = ranges.is_empty() || ranges.contains(&(0..=u16::MAX));
+            all || port.is_some_and(|port| ranges.iter().any(|range| range.contains(&port)))
+        };
+        rules.iter().position(|rule| {
+            within(&rule.sources, source)
+                && within(&rule.destinations, destination)
+                && match &rule.protocols {
+                    Protocols::Any => true,
+                    Protocols::Only(list) => list.contains(&protocol),
+                }
+                && among(&rule.source_ports, ports.map(|(source, _)| source))
+                && among(&rule.destination_ports, ports.map(|(_, destination)| destination))
+        })
+    }
+
+    /// Few bits, so that prefixes lie in each other and rules overlap.
+    fn an_address() -> impl Strategy<Value = IpAddr> {
+        let v4 = (0_u32..4, 0_u32..4).prop_map(|(high, low)| IpAddr::from((high << 30 | low).to_be_bytes()));
+        let v6 = (0_u128..4, 0_u128..4).prop_map(|(high, low)| IpAddr::from((high << 126 | low).to_be_bytes()));
+        prop_oneof![v4, v6]
+    }
+
+    fn a_prefix() -> impl Strategy<Value = IpNet> {
+        (an_address(), 0_u8..8).prop_map(|(address, pick)| {
+            let bits = if address.is_ipv4() { 32 } else { 128 };
+            let length = [0, 1, 2, bits - 2, bits - 1, bits, bits, 3][usize::from(pick)];
+            IpNet::new(address, length).expect("a length of the family").trunc()
+        })
+    }
+
+    fn some_addresses() -> impl Strategy<Value = Addresses> {
+        prop_oneof![Just(Addresses::Any), vec((0_u32..6).prop_map(SetId), 0..3).prop_map(Addresses::In),]
+    }
+
+    fn some_ports() -> impl Strategy<Value = Vec<RangeInclusive<u16>>> {
+        let port = prop_oneof![0_u16..6, 65_530_u16..=65_535];
+        vec((port.clone(), port).prop_map(|(a, b)| a.min(b)..=a.max(b)), 0..3)
+    }
+
+    fn a_rule() -> impl Strategy<Value = Rule> {
+        let protocols = prop_oneof![
+            Just(Protocols::Any),
+            vec(prop_oneof![Just(6), Just(17), Just(1)], 0..3).prop_map(Protocols::Only)
+        ];
+        (some_addresses(), some_addresses(), protocols, some_ports(), some_ports()).prop_map(
+            |(sources, destinations, protocols, source_ports, destination_ports)| Rule {
+                sources,
+                destinations,
+                protocols,
+                source_ports,
+                destination_ports,
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn the_compiled_list_says_what_trying_each_rule_says(
+            sets in vec(vec(a_prefix(), 0..5), 6..=6),
+            rules in vec(a_rule(), 0..150),
+            packets in vec((an_address(), an_address(), 0_usize..4, 0_u16..8, 65_528_u16..=65_535), 1..60),
+        ) {
+            let classes = Classes::build(&sets);
+            let list = Classifier::build(&classes, &rules);
+            for (source, destination, protocol, low, high) in packets {
+                let (protocol, ports) = [(6, Some((low, high))), (6, Some((high, low))), (17, Some((low, low))), (1, None)][protocol];
+                let found = list.first_match(classes.of(source), classes.of(destination), protocol, ports);
+                prop_assert_eq!(found, interpreted(&sets, &rules, (source, destination), protocol, ports));
+            }
+        }
     }
 }
