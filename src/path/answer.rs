@@ -9,7 +9,7 @@ use super::flow::{Family, FlowState};
 use crate::packet::icmp::{self, IcmpError};
 use crate::packet::parse::Parsed;
 use crate::packet::tcp::{self, Reset};
-use crate::snapshot::PortId;
+use crate::snapshot::{PortId, PortKind};
 use crate::table::flow::{Direction, FlowKey};
 
 /// Sends an ICMP error about a packet back to where it came from, in the name of the router of the first port of `via`
@@ -80,6 +80,10 @@ pub(super) fn reset_sender<A: Family>(
     now: u64,
     egress: &mut impl Egress,
 ) {
+    // A port that is gone has nobody behind it to be told.
+    if core.snapshot.port(PortId(key.port)).is_none_or(|port| port.kind == PortKind::Vacant) {
+        return;
+    }
     let reset = Reset {
         source: key.destination.to_ip(),
         destination: key.source.to_ip(),

@@ -57,12 +57,6 @@ impl Phase {
         Self::Resting,
     ];
 
-    /// Whether a flow of this phase may be ended early where room is needed: all but connections that both sides have
-    /// confirmed.
-    pub const fn is_transient(self) -> bool {
-        !matches!(self, Self::Established)
-    }
-
     /// The name that people see.
     pub const fn name(self) -> &'static str {
         match self {

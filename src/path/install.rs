@@ -5,6 +5,8 @@
 //! replies would look the same; with endpoint-independent mapping it belongs to one inside socket. Which of a pool's
 //! addresses a host gets depends on the host alone, until that address has no port left for it.
 
+use std::net::IpAddr;
+
 use super::core::Core;
 use super::flow::{Family, FlowState, Installed};
 use super::observer::Silent;
@@ -17,15 +19,16 @@ use super::verdict::{DropReason, Verdict};
 use crate::packet::parse::{Fragment, Parsed, TransportKind, protocol};
 use crate::snapshot::{Filtering, Mapping, Pool, PoolId, PortId, PortKind};
 use crate::table::flow::{FlowId, FlowKey, FlowTable, Refused};
-use crate::table::mapping::Outside;
+use crate::table::mapping::{Inside, Outside};
 use crate::table::quota::Exceeded;
 
 /// Ports of one address that are tried for a translation before the next address is: a range that is nine tenths full
 /// fails one packet in 10^11 (0.9^256), and a full one costs a packet some 10 µs.
 const PORT_ATTEMPTS: u32 = 256;
 
-/// Addresses of a pool that are tried: all that a NAT gateway may have.
-const ADDRESS_ATTEMPTS: usize = 16;
+/// The same over all addresses of a pool: those of a NAT gateway, which has 16 at most, get [`PORT_ATTEMPTS`] each, and
+/// those of larger pools fewer.
+const PICK_ATTEMPTS: usize = 4096;
 
 /// Outside sockets that are tried for an endpoint-independent mapping, over all addresses: the search holds up other
 /// workers that make mappings.
@@ -208,7 +211,7 @@ impl<'a, A: Family> Making<'a, A> {
     }
 
     /// Whom the destination leads to. Gives the pool whose mapping let the packet in.
-    fn reach(&mut self) -> Result<Option<Outside>, NotMade> {
+    fn reach(&mut self) -> Result<Option<(Outside, Inside)>, NotMade> {
         let pool = match self.decision.reached {
             Reached::Own => return Ok(None),
             Reached::Instance(private) => {
@@ -222,6 +225,7 @@ impl<'a, A: Family> Making<'a, A> {
         if matches!(self.parsed.kind, TransportKind::IcmpEcho { .. }) {
             return dropped(DropReason::NoMapping);
         }
+        self.refuse_fragment(pool)?;
         let outside = Outside {
             address: widened(self.forward.destination),
             number: self.forward.destination_port,
@@ -243,7 +247,17 @@ impl<'a, A: Family> Making<'a, A> {
         self.reverse.source = address;
         self.reverse.source_port = inside.number;
         self.reverse.port = inside.port;
-        Ok(Some(outside))
+        Ok(Some((outside, inside)))
+    }
+
+    /// The checksum of SCTP covers all fragments: one alone cannot be given another port.
+    fn refuse_fragment(&self, pool: PoolId) -> Result<(), NotMade> {
+        let whole_only = self.core.snapshot.pool(pool).is_some_and(|pool| pool.tcp_udp_only);
+        let fragment = self.parsed.fragment != Fragment::None;
+        if fragment && (whole_only || self.parsed.protocol == protocol::SCTP) {
+            return dropped(DropReason::FragmentNotTranslatable);
+        }
+        Ok(())
     }
 
     /// Room for one more flow of its NIC.
@@ -280,11 +294,7 @@ impl<'a, A: Family> Making<'a, A> {
                 let snapshot = self.core.snapshot.clone();
                 let Some(pool) = snapshot.pool(id) else { return dropped(DropReason::NoSourceAddress) };
                 self.installed.pool = Some(id);
-                let fragment = self.parsed.fragment != Fragment::None;
-                // The checksum of SCTP covers all fragments: one alone cannot be given another port.
-                if fragment && (pool.tcp_udp_only || self.parsed.protocol == protocol::SCTP) {
-                    return dropped(DropReason::FragmentNotTranslatable);
-                }
+                self.refuse_fragment(id)?;
                 // An ICMP query has an identifier, though it may be 0.
                 let echo = matches!(self.parsed.kind, TransportKind::IcmpEcho { .. });
                 match pool.mapping {
@@ -319,7 +329,7 @@ impl<'a, A: Family> Making<'a, A> {
 
     /// A protocol without ports gets an address, and as many flows to one destination as the pool has addresses.
     fn without_port(&mut self, pool: &Pool) -> Result<(), NotMade> {
-        for step in 0..ADDRESS_ATTEMPTS {
+        for step in 0.. {
             let Some(address) = self.pool_address(pool, step) else { break };
             let mut candidate = self.reverse;
             candidate.destination = address;
@@ -333,14 +343,14 @@ impl<'a, A: Family> Making<'a, A> {
     /// A port that no other flow towards this destination uses.
     fn pick_port(&mut self, pool: &Pool) -> Result<(), NotMade> {
         let echo = matches!(self.parsed.kind, TransportKind::IcmpEcho { .. });
-        for step in 0..ADDRESS_ATTEMPTS {
+        let ports = attempts(PICK_ATTEMPTS, addresses(pool, self.forward.source.to_ip()));
+        for step in 0.. {
             let Some(address) = self.pool_address(pool, step) else { break };
             let random = self.core.random.u64(..);
             let mut candidate = self.reverse;
             candidate.destination = address;
-            let picked = pool
-                .ports
-                .pick(random, PORT_ATTEMPTS, |port| self.try_reverse(with_translated_port(candidate, port, echo)));
+            let picked =
+                pool.ports.pick(random, ports, |port| self.try_reverse(with_translated_port(candidate, port, echo)));
             if picked.is_some() {
                 return Ok(());
             }
@@ -354,16 +364,16 @@ impl<'a, A: Family> Making<'a, A> {
         let source = self.forward.source.to_ip();
         let protocol = self.forward.protocol;
         let random = &mut self.core.random;
-        let candidates = (0..pool.v4.len().max(pool.v6.len()).min(ADDRESS_ATTEMPTS)).flat_map(|step| {
+        let ports = attempts(MAPPING_ATTEMPTS, addresses(pool, source));
+        let candidates = (0..addresses(pool, source)).flat_map(|step| {
             let address = paired(pool, source, step).and_then(u128::from_ip);
             let (start, count) = (random.u32(..), pool.ports.count());
-            let numbers = (0..count.min(PORT_ATTEMPTS)).filter_map(move |place| {
+            let numbers = (0..count.min(ports)).filter_map(move |place| {
                 let offset = start.wrapping_add(place).checked_rem(count)?;
                 u16::try_from(u32::from(pool.ports.first) + offset).ok()
             });
             numbers.filter_map(move |number| Some(Outside { address: address?, number, protocol }))
         });
-        let candidates = candidates.take(MAPPING_ATTEMPTS);
         let (_, remote) = mapped_source(&self.reverse);
         let inside = inside_source(&self.forward, id);
         let Some(outside) = self.core.settings.shared.mappings.acquire(&inside, remote, candidates) else {
@@ -380,8 +390,8 @@ impl<'a, A: Family> Making<'a, A> {
     }
 
     /// Keeps the mapping that the packet came in by.
-    fn map_destination(&mut self, outside: Option<Outside>) -> Result<(), NotMade> {
-        let Some(outside) = outside else { return Ok(()) };
+    fn map_destination(&mut self, reached: Option<(Outside, Inside)>) -> Result<(), NotMade> {
+        let Some((outside, inside)) = reached else { return Ok(()) };
         let (_, remote) = mapped_destination(&self.forward, &self.reverse);
         let mappings = &self.core.settings.shared.mappings;
         let known = self.core.snapshot.pool_of(u128::to_ip(outside.address)).and_then(|id| self.core.snapshot.pool(id));
@@ -389,8 +399,8 @@ impl<'a, A: Family> Making<'a, A> {
         if address_dependent && !mappings.knows_address(&outside, remote) {
             return dropped(DropReason::NoMapping);
         }
-        let Some(inside) = mappings.inside_of(&outside) else { return dropped(DropReason::NoMapping) };
-        if !mappings.acquire_exact(&inside, &outside, remote) {
+        // Another worker may have ended the mapping meanwhile.
+        if mappings.admits(&outside) != Some(inside) || !mappings.acquire_exact(&inside, &outside, remote) {
             return dropped(DropReason::NoMapping);
         }
         self.held.destination = true;
@@ -402,11 +412,8 @@ impl<'a, A: Family> Making<'a, A> {
     }
 
     fn pool_address(&self, pool: &Pool, step: usize) -> Option<A> {
-        let count = match self.forward.source.to_ip() {
-            std::net::IpAddr::V4(_) => pool.v4.len(),
-            std::net::IpAddr::V6(_) => pool.v6.len(),
-        };
-        if step < count { paired(pool, self.forward.source.to_ip(), step).and_then(A::from_ip) } else { None }
+        let source = self.forward.source.to_ip();
+        if step < addresses(pool, source) { paired(pool, source, step).and_then(A::from_ip) } else { None }
     }
 
     /// Takes a key for the replies, if no flow of any worker has it.
@@ -425,6 +432,20 @@ impl<'a, A: Family> Making<'a, A> {
         self.reverse = candidate;
         true
     }
+}
+
+/// How many addresses of a source's family a pool has.
+fn addresses(pool: &Pool, source: IpAddr) -> usize {
+    match source {
+        IpAddr::V4(_) => pool.v4.len(),
+        IpAddr::V6(_) => pool.v6.len(),
+    }
+}
+
+/// Ports to try of each address, of so many in all.
+fn attempts(all: usize, addresses: usize) -> u32 {
+    let each = all.checked_div(addresses).unwrap_or_default().max(1);
+    u32::try_from(each).map_or(PORT_ATTEMPTS, |each| each.min(PORT_ATTEMPTS))
 }
 
 /// The key of replies with another translated port; an ICMP identifier is on both sides.

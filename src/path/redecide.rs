@@ -3,9 +3,10 @@
 //! - The same answer: it lives on under the new generation.
 //! - Another path or source address: a TCP connection is closed by resets to both ends, so that applications reconnect
 //!   at once; what still comes of it is answered with resets for a while.
-//! - Of any other flow, and where there is no path any more, a trace stays for a while: the sender of its first packet
-//!   begins anew with the next one, and what is still on its way along the old path ends here. Without the trace such
-//!   a packet would begin a flow of its own, and draw the other side's packets back to the old path.
+//! - No path any more, or policy denies it: the same; a new connection is dropped by the name of the reason.
+//! - Of any other flow a trace stays for a while: the sender of its first packet begins anew with the next one, and what
+//!   is still on its way along the old path ends here. Without the trace such a packet would begin a flow of its own, and
+//!   draw the other side's packets back to the old path.
 
 use std::net::IpAddr;
 
@@ -162,7 +163,7 @@ pub enum Fate {
     Reset,
     /// It is a TCP connection that was not open; what still comes of it is answered with resets.
     Ended,
-    /// It is no TCP connection, or has no path any more: its next packet begins anew.
+    /// It is no TCP connection: its next packet begins anew.
     Moved,
 }
 
@@ -182,14 +183,10 @@ pub fn fate(snapshot: &Snapshot, sides: &Sides, state: &FlowState) -> Fate {
         order::admit(snapshot, sides.egress, &sides.arrival(), Standing::Established, &mut Silent)?;
         Ok(decision)
     });
-    match admitted {
-        Ok(decision) => {
-            if let Some(pool) = still_good(snapshot, sides, state, &decision) {
-                return Fate::Kept { next_hop_type: decision.next_hop_type, pool };
-            }
-        }
-        Err(reason) if reason.is_denial() => {}
-        Err(_) => return Fate::Moved,
+    if let Ok(decision) = admitted
+        && let Some(pool) = still_good(snapshot, sides, state, &decision)
+    {
+        return Fate::Kept { next_hop_type: decision.next_hop_type, pool };
     }
     if sides.protocol != protocol::TCP {
         return Fate::Moved;

@@ -76,7 +76,10 @@ impl Shared {
 
     /// Room for one more flow of a port.
     pub(super) fn take_room(&self, snapshot: &Snapshot, owner: u16) -> Result<(), Exceeded> {
-        self.quota.take(owner, snapshot.flow_limit_per_nic, snapshot.flow_limit)
+        // What comes from elsewhere to a service is bounded by the node's limit alone.
+        let is_nic = snapshot.port(PortId(owner)).is_some_and(|port| port.kind == PortKind::Nic);
+        let most = if is_nic { snapshot.flow_limit_per_nic } else { snapshot.flow_limit };
+        self.quota.take(owner, most, snapshot.flow_limit)
     }
 
     /// Gives back what a flow had. The hashes are those of its keys.

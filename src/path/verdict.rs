@@ -119,13 +119,6 @@ named! {
     }
 }
 
-impl DropReason {
-    /// Whether policy says no, where there is a way: what a flow meets that a change of policy ends.
-    pub const fn is_denial(self) -> bool {
-        matches!(self, Self::NsgOutboundDenied | Self::NsgInboundDenied)
-    }
-}
-
 impl From<ParseError> for DropReason {
     fn from(error: ParseError) -> Self {
         match error {

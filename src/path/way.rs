@@ -191,24 +191,43 @@ fn begin<A: Family>(
 /// Transient flows of each family that are looked at for one to end where there is no room.
 const EVICTION_BUDGET: usize = 64;
 
-/// Ends the oldest transient flow of this worker: of a port that has as many as it may have, or of any. Its port does
-/// not rest. False where none of the oldest is the port's.
+/// Flows found there whose last packet is newer than their timer: each is set right, and the search begins anew.
+const EVICTION_SEARCHES: usize = 16;
+
+/// Ends the transient flow of this worker that would end first: of a port that has as many as it may have, or of any. Its
+/// port does not rest. False where none of those looked at is the port's.
 fn make_room(core: &mut Core, tables: &mut Tables, owner: PortId, exceeded: Exceeded) -> bool {
     let may_go = |state: &FlowState| state.is_transient() && (exceeded == Exceeded::Total || state.owner == owner);
-    let seen = |state: Option<&FlowState>| state.map_or(u64::MAX, FlowState::last_seen);
-    let v4 = tables.v4.oldest_transient(EVICTION_BUDGET, |_, _, _, state| may_go(state));
-    let v6 = tables.v6.oldest_transient(EVICTION_BUDGET, |_, _, _, state| may_go(state));
-    let v4_first = match (v4, v6) {
-        (Some(v4), Some(v6)) => seen(tables.v4.state(v4)) <= seen(tables.v6.state(v6)),
-        (found, _) => found.is_some(),
-    };
+    let v4 = first_to_end(core, &mut tables.v4, may_go);
+    let v6 = first_to_end(core, &mut tables.v6, may_go);
     match (v4, v6) {
-        (Some(v4), _) if v4_first => core.end(&mut tables.v4, v4),
-        (_, Some(v6)) => core.end(&mut tables.v6, v6),
+        (Some((v4, due)), v6) if v6.is_none_or(|(_, later)| due <= later) => core.end(&mut tables.v4, v4),
+        (_, Some((v6, _))) => core.end(&mut tables.v6, v6),
         _ => return false,
     }
     core.counters.flows_evicted.add(1);
     true
+}
+
+/// The transient flow of a table that would end first, and when. Timers are not moved by packets: the one of a flow that
+/// goes on is moved here.
+fn first_to_end<A: Family>(
+    core: &Core,
+    flows: &mut FlowTable<A, FlowState>,
+    may_go: impl Fn(&FlowState) -> bool,
+) -> Option<(FlowId, u64)> {
+    let mut last = None;
+    for _ in 0..EVICTION_SEARCHES {
+        let found = flows.oldest_transient(EVICTION_BUDGET, |_, _, _, state| may_go(state))?;
+        let set = flows.deadline(found)?;
+        let due = flows.state(found).map(|state| state.last_seen() + state.lifetime(&core.snapshot))?;
+        if due <= set {
+            return Some((found, set));
+        }
+        flows.set_deadline(found, due, true);
+        last = Some((found, due));
+    }
+    last
 }
 
 /// A SYN from outside to a translated address may be answered later.
@@ -351,7 +370,12 @@ fn trace<A: Family>(
     let begins = flags & (Parsed::SYN | Parsed::ACK | Parsed::RST) == Parsed::SYN;
     if direction == Direction::Forward {
         if let Err(reason) = order::decide(&core.snapshot, &redecide::subject(&key), Standing::New, &mut Silent) {
-            return Hit::Verdict(Verdict::Dropped(reason));
+            let resets = phase == Phase::Reset && !begins;
+            return Hit::Verdict(if resets {
+                reset_sender(core, packet, reason, Answer::Reset, egress)
+            } else {
+                Verdict::Dropped(reason)
+            });
         }
         if begins {
             core.end(flows, id);

@@ -346,6 +346,11 @@ impl<A: Address, S: Copy> FlowTable<A, S> {
         self.records.peek(place).map(|timer| FlowId { place, generation: timer.owner })
     }
 
+    /// The deadline of a flow in milliseconds, rounded up to a tick.
+    pub fn deadline(&self, flow: FlowId) -> Option<u64> {
+        self.record(flow).map(|record| record.timer.deadline())
+    }
+
     /// Asks what to do with flows whose deadline has passed at `now`: `Some` keeps the flow until another deadline, as
     /// transient or lasting as it was, `None` ends it. Returns how many ended.
     ///

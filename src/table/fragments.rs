@@ -6,8 +6,8 @@
 //! some known ones, or one that contradicts where the packet ends, spoils the packet: nothing of it passes any more
 //! until its time is up (RFC 5722, for IPv6, and as good for IPv4).
 //!
-//! Everything is bounded ([`Limits`]), and nothing is ended early to make room. Of every limit a port may use half, so
-//! that whoever sends fragments that never become packets takes no more than that.
+//! Everything is bounded ([`Limits`]). Of every limit a port may use half, so that whoever sends fragments that never
+//! become packets takes no more than that; where it has as many packets as it may, its own oldest makes room.
 //!
 //! # Invariants
 //! - A packet is followed from its first fragment on until all its bytes were seen and nothing of it is held, or its
@@ -329,8 +329,8 @@ impl FragmentTable {
     /// Begins to follow a packet, if there is room for it.
     fn follow(&mut self, now: u64, key: &FragmentKey) -> Option<u32> {
         let used = self.shares.get(&key.ingress).map_or(0, |share| share.packets);
-        if used >= self.limits.packets / 2 {
-            self.make_room(key.ingress);
+        if used >= self.limits.packets / 2 && !self.make_room(key.ingress) {
+            return None;
         }
         let packet = Packet {
             key: *key,
@@ -351,16 +351,17 @@ impl FragmentTable {
     }
 
     /// Ends the oldest packet of a port that waits for its first fragment, else its oldest one at all, so that what never
-    /// ends does not shut out what comes.
-    fn make_room(&mut self, ingress: u16) {
+    /// ends does not shut out what comes. False where none of those looked at is the port's.
+    fn make_room(&mut self, ingress: u16) -> bool {
         let packets = &self.packets;
         let of_port = |place| packets.get(place).filter(|packet| packet.key.ingress == ingress);
         let waits = |place| of_port(place).is_some_and(|packet| packet.ports.is_none());
         let oldest = self.wheel.earliest_transient(packets, ROOM_BUDGET, waits);
         let any = || self.wheel.earliest_transient(packets, ROOM_BUDGET, |place| of_port(place).is_some());
-        let Some(oldest) = oldest.or_else(any) else { return };
+        let Some(oldest) = oldest.or_else(any) else { return false };
         self.dropped += self.drop_held(oldest);
         self.end(oldest);
+        true
     }
 
     /// Ends a packet that holds nothing.

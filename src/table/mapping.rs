@@ -165,7 +165,8 @@ impl Mappings {
     }
 
     /// Whose mapping an outside socket is.
-    pub fn inside_of(&self, outside: &Outside) -> Option<Inside> {
+    #[cfg(test)]
+    fn inside_of(&self, outside: &Outside) -> Option<Inside> {
         self.lock().of_outside(outside).map(|(_, mapping)| mapping.inside())
     }
 

@@ -74,6 +74,11 @@ impl Timer {
         u64::from(self.tick_high) << 32 | u64::from(self.tick_low)
     }
 
+    /// The deadline in milliseconds, rounded up to a tick.
+    pub(super) fn deadline(&self) -> u64 {
+        self.tick() << TICK_SHIFT
+    }
+
     fn set_tick(&mut self, tick: u64) {
         self.tick_low = tick as u32;
         self.tick_high = (tick >> 32) as u16;

@@ -146,17 +146,37 @@ fn flows_that_a_change_does_not_touch_live_on() {
 }
 
 #[test]
-fn a_connection_whose_route_is_gone_ends_by_the_routes_name() {
+fn a_connection_whose_way_is_gone_is_reset_and_a_new_one_is_dropped_by_the_routes_name() {
     let mut bench = Bench::new();
     connect(&mut bench, "gateway");
     bench.change(|network| network.gateway = None);
-    assert_eq!(
-        bench.inject("vm1", data(1_001, 9_001, b"x").bytes()),
-        sidestep::path::Verdict::Dropped(DropReason::NoGateway)
-    );
-    assert!(bench.take().is_empty());
+    let sent = bench.answered("vm1", data(1_001, 9_001, b"x").bytes(), Answer::Reset);
+    assert_eq!(sent.len(), 1, "the other end is beyond a port that is gone: {sent:?}");
+    assert_eq!(reset_to(&sent, "vm1")[0].tcp.as_ref().unwrap().sequence, 9_001);
+    let late = bench.answered("vm1", data(1_002, 9_050, b"y").bytes(), Answer::Reset);
+    assert_eq!(reset_to(&late, "vm1")[0].tcp.as_ref().unwrap().sequence, 9_050);
+    bench.dropped("vm1", Tcp { from: CLIENT, to: SERVICE, ..Tcp::default() }.bytes(), DropReason::NoGateway);
     let late = Tcp { from: SERVICE, to: CLIENT, flags: "A", sequence: 9_001, acknowledgment: 1_001, ..Tcp::default() };
-    assert_eq!(bench.inject("contosodata", late.bytes()), sidestep::path::Verdict::Dropped(DropReason::Unsolicited));
+    bench.dropped("contosodata", late.bytes(), DropReason::Unsolicited);
+}
+
+#[test]
+fn an_endpoint_switched_off_where_nothing_else_leads_out_resets_both_ends() {
+    let mut bench = Bench::with_endpoint();
+    bench.change(|network| {
+        let subnet = network.find_subnet("spoke/workload").unwrap();
+        let subnet = &mut network.virtual_networks[subnet.virtual_network].subnets[subnet.subnet];
+        subnet.route_table = None;
+        subnet.default_outbound_access = false;
+    });
+    connect(&mut bench, "contosodata");
+    bench.set_endpoint("spoke/workload", false);
+    bench.sweep();
+    let sent = bench.take();
+    assert_eq!((reset_to(&sent, "vm1").len(), reset_to(&sent, "contosodata").len()), (1, 1));
+    assert_eq!(bench.report().flows_reset, 1);
+    let again = Tcp { from: ("10.1.1.4", 40_003), to: SERVICE, ..Tcp::default() };
+    bench.dropped("vm1", again.bytes(), DropReason::NoOutboundAddress);
 }
 
 #[test]

@@ -610,9 +610,10 @@ impl Model {
 
     /// Where there are as many flows as there may be, a transient one goes.
     fn make_room(&mut self, arrival: &Arrival<'_>, owner: PortId) -> Result<(), DropReason> {
+        let is_nic = self.kind(owner) == PortKind::Nic;
         let exceeded = |flows: &[Flow], snapshot: &Snapshot| {
             let own = flows.iter().filter(|flow| flow.owner == owner).count();
-            if own >= snapshot.flow_limit_per_nic as usize {
+            if is_nic && own >= snapshot.flow_limit_per_nic as usize {
                 Some(DropReason::FlowLimitOfNic)
             } else {
                 (flows.len() >= snapshot.flow_limit as usize).then_some(DropReason::FlowTableFull)
@@ -938,9 +939,20 @@ impl Model {
 
 /// What becomes of a flow under a snapshot.
 fn fate(snapshot: &Snapshot, flow: &Flow) -> Fate {
-    let Ok(decision) = order::decide(snapshot, &subject(&flow.forward), Standing::Established, &mut Silent) else {
-        return Fate::Moved;
-    };
+    let decided = order::decide(snapshot, &subject(&flow.forward), Standing::Established, &mut Silent);
+    match decided.ok().and_then(|decision| Some((decision.next_hop_type, keeps(snapshot, flow, &decision)?))) {
+        Some((next_hop_type, pool)) => Fate::Kept(next_hop_type, pool),
+        None if flow.forward.protocol != protocol::TCP => Fate::Moved,
+        None => match flow.phase {
+            Phase::Opening if flow.conversation.ends[1].sent_up_to.is_some() => Fate::Reset,
+            Phase::Established | Phase::Closing => Fate::Reset,
+            _ => Fate::Ended,
+        },
+    }
+}
+
+/// The pool that a flow has on, where a decision leaves it as it is.
+fn keeps(snapshot: &Snapshot, flow: &Flow, decision: &Decision) -> Option<Option<PoolId>> {
     let (shown, reached) = (flow.reverse.destination.0, flow.reverse.source.0);
     let (arrives, through) = match (decision.reached, decision.presented) {
         (_, Presented::Identity6 { destination, .. }) => (IpAddr::V6(destination) == reached, true),
@@ -972,15 +984,7 @@ fn fate(snapshot: &Snapshot, flow: &Flow) -> Fate {
         let own = (shown, flow.forward.port, flow.forward.source.0);
         snapshot.instances.contains(&own).then_some(None)
     });
-    match keeps.filter(|_| same_way) {
-        Some(pool) => Fate::Kept(decision.next_hop_type, pool),
-        None if flow.forward.protocol != protocol::TCP => Fate::Moved,
-        None => match flow.phase {
-            Phase::Opening if flow.conversation.ends[1].sent_up_to.is_some() => Fate::Reset,
-            Phase::Established | Phase::Closing => Fate::Reset,
-            _ => Fate::Ended,
-        },
-    }
+    keeps.filter(|_| same_way)
 }
 
 /// Whether a pool translates for a NIC's address now.
