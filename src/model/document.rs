@@ -113,7 +113,7 @@ read_table!(Flows, "[flows]", |fields| {}
     lifetimes: fields.optional("lifetimes"),
 );
 
-/// `[flows.lifetimes]`
+/// `[flows.lifetimes]` and `lifetimes` of a NAT gateway.
 #[derive(Debug)]
 pub(super) struct Lifetimes {
     pub(super) icmp: Option<Spanned<Lifetime>>,
@@ -127,7 +127,7 @@ pub(super) struct Lifetimes {
     pub(super) port_rest_half_open: Option<Spanned<Lifetime>>,
 }
 
-read_table!(Lifetimes, "[flows.lifetimes]", |fields| {}
+read_table!(Lifetimes, "`lifetimes`", |fields| {}
     icmp: fields.optional("icmp"),
     udp: fields.optional("udp"),
     tcp_opening: fields.optional("tcp_opening"),
@@ -170,6 +170,7 @@ pub(super) struct NatGateway {
     pub(super) name: Option<Text>,
     pub(super) public_addresses: List<IpAddr>,
     pub(super) idle_timeout: Option<Spanned<Lifetime>>,
+    pub(super) lifetimes: Option<Spanned<Lifetimes>>,
     pub(super) translation: Translation,
 }
 
@@ -177,6 +178,7 @@ read_table!(NatGateway, "a NAT gateway", |fields| {}
     name: fields.required("name"),
     public_addresses: fields.filled_list("public_addresses"),
     idle_timeout: fields.optional("idle_timeout"),
+    lifetimes: fields.optional("lifetimes"),
     translation: Translation::read(&mut fields),
 );
 

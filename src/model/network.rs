@@ -117,7 +117,7 @@ pub struct Flows {
     pub limit: u32,
     /// `limit_per_nic`, default 500,000: most flows of one NIC.
     pub limit_per_nic: u32,
-    /// `[flows.lifetimes]`
+    /// `[flows.lifetimes]`: what is not given is as the RFCs ask for.
     pub lifetimes: FlowLifetimes,
 }
 
@@ -127,7 +127,7 @@ impl Default for Flows {
     }
 }
 
-/// `[flows.lifetimes]`: how long flows live without a packet, each 1 s to 24 h; what is not given is as the RFCs ask for.
+/// `[flows.lifetimes]`, and `lifetimes` of a NAT gateway: how long flows live without a packet, each 1 s to 24 h.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FlowLifetimes {
     /// `icmp`: ICMP queries.
@@ -210,6 +210,8 @@ pub struct NatGateway {
     pub public_addresses: Vec<IpAddr>,
     /// `idle_timeout` of TCP, 4 to 120 minutes.
     pub idle_timeout: Duration,
+    /// `lifetimes`: what is not given is as Azure documents for NAT gateways.
+    pub lifetimes: FlowLifetimes,
     /// How addresses and ports are used.
     pub translation: Translation,
 }

@@ -21,7 +21,8 @@ use super::sources::{self, Sources};
 use super::{Plan, PlanError, resources};
 use crate::model::network::Network;
 use crate::snapshot::{
-    Hop, HopAction, NextHopType, PortEntry, PortId, PortKind, RouteInfo, RouteTable, Snapshot, TableId, Unroutable,
+    Hop, HopAction, Lifetimes, NextHopType, PortEntry, PortId, PortKind, RouteInfo, RouteTable, Snapshot, TableId,
+    Unroutable,
 };
 use crate::table::classifier::Classes;
 use crate::table::prefix::PrefixTable;
@@ -86,7 +87,7 @@ pub(super) fn compile(plan: &Plan, generation: u64, previous: Option<&Snapshot>)
         resources,
         pools: sources.pools,
         identities: sources.identities,
-        lifetimes: sources::lifetimes(&network.flows.lifetimes),
+        lifetimes: sources::lifetimes(&network.flows.lifetimes, Lifetimes::RFC),
         flow_limit_per_nic: network.flows.limit_per_nic,
         flow_limit: network.flows.limit,
         steered: std::array::from_fn(|protocol| network.semantics.endpoint_protocols.steers(protocol as u8)),

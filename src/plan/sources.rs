@@ -104,7 +104,7 @@ fn nothing() -> EndpointSource {
 /// The pools of a network: default outbound access if there is an internet edge, NAT gateways, SNAT pools.
 fn declared(network: &Network) -> impl Iterator<Item = Pool> {
     let restricted = network.semantics.nat_protocols == NatProtocols::TcpAndUdp;
-    let own = lifetimes(&network.flows.lifetimes);
+    let own = lifetimes(&network.flows.lifetimes, Lifetimes::RFC);
     let default = network.internet.iter().map(move |internet| Pool {
         tcp_udp_only: restricted,
         ..pool(
@@ -117,7 +117,8 @@ fn declared(network: &Network) -> impl Iterator<Item = Pool> {
     });
     let gateways = network.nat_gateways.iter().map(move |gateway| {
         let idle = milliseconds(gateway.idle_timeout);
-        let lifetimes = Lifetimes { established: idle, closing: idle, ..Lifetimes::NAT_GATEWAY };
+        let azure = Lifetimes { established: idle, closing: idle, ..Lifetimes::NAT_GATEWAY };
+        let lifetimes = lifetimes(&gateway.lifetimes, azure);
         let addresses = &gateway.public_addresses;
         Pool {
             tcp_udp_only: restricted,
@@ -173,20 +174,19 @@ fn pool(name: &str, kind: PoolKind, addresses: &[IpAddr], translation: Translati
     }
 }
 
-/// The lifetimes of a document; those that it does not give are as the RFCs ask for.
-pub(super) fn lifetimes(written: &FlowLifetimes) -> Lifetimes {
+/// The lifetimes of a document; those that it does not give are the `default` ones.
+pub(super) fn lifetimes(written: &FlowLifetimes, default: Lifetimes) -> Lifetimes {
     let or = |written: Option<Duration>, default| written.map_or(default, milliseconds);
-    let rfc = Lifetimes::RFC;
     Lifetimes {
-        query: or(written.icmp, rfc.query),
-        datagram: or(written.udp, rfc.datagram),
-        opening: or(written.tcp_opening, rfc.opening),
-        established: or(written.tcp_established, rfc.established),
-        closing: or(written.tcp_closing, rfc.closing),
-        closed: or(written.tcp_closed, rfc.closed),
-        aborted: or(written.tcp_reset, rfc.aborted),
-        rest: or(written.port_rest, rfc.rest),
-        rest_half_open: or(written.port_rest_half_open, rfc.rest_half_open),
+        query: or(written.icmp, default.query),
+        datagram: or(written.udp, default.datagram),
+        opening: or(written.tcp_opening, default.opening),
+        established: or(written.tcp_established, default.established),
+        closing: or(written.tcp_closing, default.closing),
+        closed: or(written.tcp_closed, default.closed),
+        aborted: or(written.tcp_reset, default.aborted),
+        rest: or(written.port_rest, default.rest),
+        rest_half_open: or(written.port_rest_half_open, default.rest_half_open),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What strangers, forgers and changes must not get out of flows: each is named after what it once got.
 
-use sidestep::model::network::{EndpointSource, NatGateway, ServiceEndpoint};
+use sidestep::model::network::{EndpointSource, FlowLifetimes, NatGateway, ServiceEndpoint};
 use sidestep::path::flow::Phase;
 use sidestep::path::{DropReason, Verdict};
 
@@ -276,6 +276,7 @@ fn another_pool_in_front_does_not_change_the_lifetime_of_a_flow() {
     bench.now += 7_200_000;
     bench.change(|network| {
         network.nat_gateways.push(NatGateway {
+            lifetimes: FlowLifetimes::default(),
             name: "egress".into(),
             public_addresses: vec!["203.0.113.77".parse().unwrap()],
             idle_timeout: std::time::Duration::from_secs(240),

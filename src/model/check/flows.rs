@@ -6,6 +6,7 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::Context;
+use crate::model::document;
 use crate::model::network::{FlowLifetimes, Flows};
 use crate::model::quantity::Lifetime;
 
@@ -25,12 +26,13 @@ pub(super) fn flows(context: Context<'_>) -> Flows {
     Flows {
         limit: number(&written.limit, "limit", default.limit),
         limit_per_nic: number(&written.limit_per_nic, "limit_per_nic", default.limit_per_nic),
-        lifetimes: lifetimes(context, written),
+        lifetimes: lifetimes(context, &written.lifetimes),
     }
 }
 
-fn lifetimes(context: Context<'_>, flows: &crate::model::document::Flows) -> FlowLifetimes {
-    let Some(written) = &flows.lifetimes else { return FlowLifetimes::default() };
+/// Checks lifetimes, of the node or of a NAT gateway.
+pub(super) fn lifetimes(context: Context<'_>, written: &Option<Spanned<document::Lifetimes>>) -> FlowLifetimes {
+    let Some(written) = written else { return FlowLifetimes::default() };
     let written = written.get_ref();
     let checked = |lifetime: &Option<Spanned<Lifetime>>, what| context.lifetime(lifetime, what, LIFETIME);
     FlowLifetimes {

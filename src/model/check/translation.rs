@@ -11,7 +11,7 @@ use super::devices::one_of_each_family;
 use super::networks::GATEWAY_SUBNET;
 use super::ports::public_address;
 use super::ranges::{no_host, not_public};
-use super::{Context, shown, text};
+use super::{Context, flows, shown, text};
 use crate::model::document;
 use crate::model::names::{Unique, check_resource_name};
 use crate::model::network::{Filtering, Mapping, NatGateway, NatProtocols, SnatPool, Translation};
@@ -40,10 +40,20 @@ pub(super) fn nat_gateways(context: Context<'_>) -> Vec<NatGateway> {
             public_address(context, address, "a NAT gateway's address");
         }
         let idle_timeout = context.lifetime(&written.idle_timeout, "idle_timeout", IDLE_TIMEOUT);
+        let lifetimes = flows::lifetimes(context, &written.lifetimes);
+        for (lifetime, key) in
+            [(&lifetimes.tcp_established, "tcp_established"), (&lifetimes.tcp_closing, "tcp_closing")]
+        {
+            if let (Some(_), Some(written)) = (lifetime, &written.lifetimes) {
+                let message = format!("a NAT gateway has no `{key}`: it is the `idle_timeout`");
+                context.report.mistake_with_help(&written.span(), message, "write `idle_timeout` of 4m to 120m");
+            }
+        }
         NatGateway {
             name: text(&written.name),
             public_addresses: written.public_addresses.iter().map(|address| *address.get_ref()).collect(),
             idle_timeout: idle_timeout.unwrap_or(*IDLE_TIMEOUT.start()),
+            lifetimes,
             translation: translation(context, &written.translation),
         }
     });

@@ -100,7 +100,7 @@ fn flows() {
         added("[flows.lifetimes]\nudp = §\"-1s\"", &[("`-1s` is not a duration", "ms, s, m and h")]),
         added("[flows.lifetimes]\nudp = §\"1d\"", &[("`1d` is not a duration", "ms, s, m and h")]),
         added("[flows.lifetimes]\nudp = §60", &[("expected a string, found an integer", "")]),
-        added("[flows.lifetimes]\n§icpm = \"1s\"", &[("unknown key `icpm` in [flows.lifetimes]", "`icmp`")]),
+        added("[flows.lifetimes]\n§icpm = \"1s\"", &[("unknown key `icpm` in `lifetimes`", "`icmp`")]),
     ]);
 }
 
