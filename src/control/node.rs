@@ -368,7 +368,7 @@ impl Node {
         let next = self.prepare_document(&current, text, path)?;
         let ports = PortChanges::between(&current.attachments, &next.attachments)?;
         let routes = difference::routes(&current.plan, &next.plan);
-        let flows = self.foresee(&current, next.snapshot)?;
+        let flows = self.foresee(&current, Arc::new(next.snapshot))?;
         Ok(ports.answer(current.snapshot.generation, true, routes, flows))
     }
 
@@ -395,8 +395,8 @@ impl Node {
     }
 
     /// What would become of the flows under a snapshot.
-    fn foresee(&self, current: &Current, next: Snapshot) -> Result<FlowChanges, Refusal> {
-        let foreseen = self.dataplane.foresee(Arc::new(next), PATIENCE_FORESEEING);
+    fn foresee(&self, current: &Current, next: Arc<Snapshot>) -> Result<FlowChanges, Refusal> {
+        let foreseen = self.dataplane.foresee(next, PATIENCE_FORESEEING);
         let foreseen = foreseen.ok_or_else(|| {
             Refusal::Failed("the workers have not looked at every flow in time; nothing was done".to_owned())
         })?;
@@ -411,8 +411,10 @@ impl Node {
         let current = self.current();
         let switch = self.prepare_endpoint(&current, subnet, service, enabled)?;
         let (routes, flows) = match switch.next {
-            Some(next) => (difference::routes(&current.plan, &next.plan), self.foresee(&current, next.snapshot)?),
-            None => (Vec::new(), self.all_kept()),
+            Some(next) => {
+                (difference::routes(&current.plan, &next.plan), self.foresee(&current, Arc::new(next.snapshot))?)
+            }
+            None => (Vec::new(), self.all_kept(&current)?),
         };
         let EndpointSwitch { subnet, service, changed, .. } = switch;
         let generation = current.snapshot.generation;
@@ -455,7 +457,7 @@ impl Node {
                 let routes = difference::routes(&current.plan, &next.plan);
                 (routes, self.commit(current, *next)?.1)
             }
-            None => (Vec::new(), self.all_kept()),
+            None => (Vec::new(), self.all_kept(current)?),
         };
         let generation = self.publisher.generation();
         Ok(EndpointAnswer { subnet, service, enabled, changed, dry_run: false, generation, routes, flows })
@@ -495,8 +497,9 @@ impl Node {
     }
 
     /// What becomes of flows where nothing changes.
-    fn all_kept(&self) -> FlowChanges {
-        FlowChanges { kept: self.dataplane.counters().flows, ..FlowChanges::default() }
+    fn all_kept(&self, current: &Current) -> Result<FlowChanges, Refusal> {
+        let FlowChanges { kept, .. } = self.foresee(current, current.snapshot.clone())?;
+        Ok(FlowChanges { kept, ..FlowChanges::default() })
     }
 
     /// Takes the catalogue's file in if it has changed; true where a new generation came of it. A file that is broken or
