@@ -85,7 +85,7 @@ pub struct RestoredStatus {
     pub expired: u64,
     /// Flows that were left out: their port is gone, or there is no room.
     pub left_out: u64,
-    /// Microseconds between the last packet of the process before and the first of this one.
+    /// Microseconds from when the workers of the process before had stopped until those of this one had started.
     pub blackout_us: u64,
 }
 

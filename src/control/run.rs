@@ -110,8 +110,6 @@ pub fn run(
     if let Some(file) = options.state.clone() {
         if let Some(RestoredStatus { flows, expired, left_out, blackout_us }) = restored {
             tracing::info!(flows, expired, left_out, blackout_us, "flows are restored");
-            // Whoever starts after a crash of this process must not find flows that are older than that.
-            state::remove(&file)?;
         }
         node.set_state(StateStatus { file, restored });
     }
@@ -121,6 +119,11 @@ pub fn run(
     let (end, ended) = watch::channel(false);
     let server = runtime.spawn(server::serve(node.clone(), listener, ended));
     ready(&node, &socket).map_err(RunError::Ready)?;
+    if let Some(file) = options.state.as_deref().filter(|_| stopped.is_some()) {
+        // Whoever starts after a crash of this process must not find flows that are older than that; who starts after
+        // a failure up to here finds them.
+        state::remove(file)?;
+    }
 
     let result = runtime.block_on(async {
         let mut server = server;
