@@ -32,7 +32,7 @@ pub struct RunArgs {
     pub io: Option<Io>,
 
     /// How many workers forward packets, instead of what the document says.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub workers: Option<u16>,
 
     /// Which node.
