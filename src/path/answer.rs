@@ -71,7 +71,8 @@ pub(super) fn reset_both<A: Family>(
     }
 }
 
-/// Resets the end that sends in the direction of `key`, in the name of the end that it talks to.
+/// Resets the end that sends in the direction of `key`, in the name of the end that it talks to. False where the reset
+/// cannot be sent.
 pub(super) fn reset_sender<A: Family>(
     core: &mut Core,
     key: &FlowKey<A>,
@@ -79,10 +80,10 @@ pub(super) fn reset_sender<A: Family>(
     acknowledgment: Option<u32>,
     now: u64,
     egress: &mut impl Egress,
-) {
+) -> bool {
     // A port that is gone has nobody behind it to be told.
     if core.snapshot.port(PortId(key.port)).is_none_or(|port| port.kind == PortKind::Vacant) {
-        return;
+        return false;
     }
     let reset = Reset {
         source: key.destination.to_ip(),
@@ -93,7 +94,9 @@ pub(super) fn reset_sender<A: Family>(
         acknowledgment,
     };
     tcp::build_reset(&reset, &mut core.scratch);
-    if egress.send(now, PortId(key.port), &mut core.scratch).is_ok() {
+    let sent = egress.send(now, PortId(key.port), &mut core.scratch).is_ok();
+    if sent {
         core.counters.generated.add(1);
     }
+    sent
 }

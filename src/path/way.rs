@@ -270,8 +270,11 @@ fn reset_sender(
         return Verdict::Dropped(otherwise);
     }
     let Some(key) = key_of::<u128>(packet.ingress, packet.parsed) else { return Verdict::Dropped(otherwise) };
-    answer::reset_sender(core, &key, acknowledgment, None, packet.now, egress);
-    Verdict::Answered(answer)
+    if answer::reset_sender(core, &key, acknowledgment, None, packet.now, egress) {
+        Verdict::Answered(answer)
+    } else {
+        Verdict::Dropped(otherwise)
+    }
 }
 
 /// What to do with a packet that met a flow.

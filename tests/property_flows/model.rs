@@ -342,7 +342,7 @@ impl Model {
                 dropped(DropReason::PortResting)
             }
             Phase::Resting if tcp && !begins(parsed) => {
-                reset_back(&side, parsed, Answer::FlowEnded, DropReason::TcpWithoutFlow)
+                self.reset_back(&side, parsed, Answer::FlowEnded, DropReason::TcpWithoutFlow)
             }
             Phase::Resting => {
                 self.flows[place].begin(parsed, arrival.now);
@@ -362,7 +362,11 @@ impl Model {
         let anew = !matches!(parsed.kind, TransportKind::Tcp { .. }) || begins(parsed);
         if forward {
             if let Err(reason) = order::decide(&self.snapshot, &subject(&side), Standing::New, &mut Silent) {
-                return dropped(reason);
+                return if anew || phase != Phase::Reset {
+                    dropped(reason)
+                } else {
+                    self.reset_back(&side_of(arrival.port, parsed), parsed, Answer::Reset, reason)
+                };
             }
             if anew {
                 self.flows.remove(place);
@@ -373,7 +377,20 @@ impl Model {
         if anew || !forward && phase == Phase::Moved {
             return dropped(DropReason::FlowMoved);
         }
-        reset_back(&side_of(arrival.port, parsed), parsed, Answer::Reset, DropReason::FlowMoved)
+        self.reset_back(&side_of(arrival.port, parsed), parsed, Answer::Reset, DropReason::FlowMoved)
+    }
+
+    /// A reset for the sender of a packet; nobody is behind a port that is gone.
+    fn reset_back(&self, side: &Side, parsed: &Parsed, answer: Answer, otherwise: DropReason) -> Expected {
+        match parsed.kind {
+            TransportKind::Tcp { flags, acknowledgment, .. }
+                if flags & (Parsed::ACK | Parsed::RST) == Parsed::ACK && self.kind(side.port) != PortKind::Vacant =>
+            {
+                let sent = vec![Sending::Reset { side: back(side), sequence: acknowledgment, acknowledgment: None }];
+                Expected { verdict: Verdict::Answered(answer), sent, releases: false }
+            }
+            _ => dropped(otherwise),
+        }
     }
 
     /// A packet without a flow.
@@ -394,7 +411,7 @@ impl Model {
         }
         let translated_tcp = matches!(decision.presented, Presented::Pool(_)) && parsed.protocol == protocol::TCP;
         if translated_tcp && !begins(parsed) {
-            return reset_back(&side, parsed, Answer::FlowEnded, DropReason::TcpWithoutFlow);
+            return self.reset_back(&side, parsed, Answer::FlowEnded, DropReason::TcpWithoutFlow);
         }
         match self.make(arrival, parsed, side, &decision) {
             Ok(place) => self.pass(arrival, parsed, place, 0),
@@ -544,6 +561,11 @@ impl Model {
             Reached::Own => {}
             Reached::Instance(private) => flow.reverse.source.0 = private,
             Reached::Mapping(pool) => {
+                let whole_only = self.snapshot.pool(pool).is_some_and(|pool| pool.tcp_udp_only);
+                let fragment = parsed.fragment != Fragment::None;
+                if !echo && fragment && (whole_only || parsed.protocol == protocol::SCTP) {
+                    return Err(DropReason::FragmentNotTranslatable);
+                }
                 let inside = self.inside_of(forward.destination, forward.protocol);
                 let live = self.is_live(forward.destination, forward.protocol);
                 let (port, socket) = inside.filter(|_| !echo && live).ok_or(DropReason::NoMapping)?;
@@ -771,6 +793,10 @@ impl Model {
         }
         let mut resets = vec![];
         for (direction, side) in [flow.forward, flow.reverse].into_iter().enumerate() {
+            // Nobody is behind a port that is gone.
+            if snapshot.port(side.port).is_none_or(|port| port.kind == PortKind::Vacant) {
+                continue;
+            }
             for (sequence, acknowledgment) in flow.conversation.resets(direction) {
                 resets.push(Sending::Reset { side: back(&side), sequence, acknowledgment });
             }
@@ -1054,15 +1080,4 @@ fn begins(parsed: &Parsed) -> bool {
 
 fn dropped(reason: DropReason) -> Expected {
     Expected { verdict: Verdict::Dropped(reason), sent: vec![], releases: false }
-}
-
-/// The sender of a segment is reset by the number that it expects.
-fn reset_back(side: &Side, parsed: &Parsed, answer: Answer, otherwise: DropReason) -> Expected {
-    match parsed.kind {
-        TransportKind::Tcp { flags, acknowledgment, .. } if flags & (Parsed::ACK | Parsed::RST) == Parsed::ACK => {
-            let sent = vec![Sending::Reset { side: back(side), sequence: acknowledgment, acknowledgment: None }];
-            Expected { verdict: Verdict::Answered(answer), sent, releases: false }
-        }
-        _ => dropped(otherwise),
-    }
 }
