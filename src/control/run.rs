@@ -118,11 +118,16 @@ pub fn run(
     let listener = socket.listener().map_err(RunError::Control)?;
     let (end, ended) = watch::channel(false);
     let server = runtime.spawn(server::serve(node.clone(), listener, ended));
-    ready(&node, &socket).map_err(RunError::Ready)?;
     if let Some(file) = options.state.as_deref().filter(|_| stopped.is_some()) {
         // Whoever starts after a crash of this process must not find flows that are older than that; who starts after
         // a failure up to here finds them.
         state::remove(file)?;
+    }
+    if let Err(error) = ready(&node, &socket) {
+        if let Some(file) = &options.state {
+            node.save(file)?;
+        }
+        return Err(RunError::Ready(error));
     }
 
     let result = runtime.block_on(async {
