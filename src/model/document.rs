@@ -29,10 +29,14 @@ pub(super) struct Document {
     pub(super) route_tables: List<RouteTable>,
     pub(super) nat_gateways: List<NatGateway>,
     pub(super) snat_pools: List<SnatPool>,
+    pub(super) application_security_groups: List<ApplicationSecurityGroup>,
+    pub(super) network_security_groups: List<NetworkSecurityGroup>,
+    pub(super) service_endpoint_policies: List<ServiceEndpointPolicy>,
     pub(super) nics: List<Nic>,
     pub(super) gateway: Option<Spanned<Gateway>>,
     pub(super) internet: Option<Spanned<Internet>>,
     pub(super) backbone: Option<Spanned<Backbone>>,
+    pub(super) platform: Option<Spanned<Platform>>,
     pub(super) services: List<Service>,
     pub(super) lab: Option<Spanned<Lab>>,
 }
@@ -41,8 +45,6 @@ impl Document {
     /// Reads the document, reporting wrong types, missing and unknown keys.
     pub(super) fn read(table: &DeTable<'_>, report: &Report<'_>) -> Self {
         let mut fields = Fields::of_document(table, report);
-        fields.not_enforced("network_security_group");
-        fields.not_enforced("service_endpoint_policy");
         let document = Self {
             location: fields.required("location"),
             tags: fields.optional("tags"),
@@ -56,10 +58,14 @@ impl Document {
             route_tables: fields.list("route_table"),
             nat_gateways: fields.list("nat_gateway"),
             snat_pools: fields.list("snat_pool"),
+            application_security_groups: fields.list("application_security_group"),
+            network_security_groups: fields.list("network_security_group"),
+            service_endpoint_policies: fields.list("service_endpoint_policy"),
             nics: fields.list("nic"),
             gateway: fields.optional("gateway"),
             internet: fields.optional("internet"),
             backbone: fields.optional("backbone"),
+            platform: fields.optional("platform"),
             services: fields.list("service"),
             lab: fields.optional("lab"),
         };
@@ -84,6 +90,13 @@ macro_rules! read_table {
         }
     };
 }
+
+mod security;
+
+pub(super) use security::{
+    ApplicationSecurityGroup, DESTINATION, Firewall, NetworkSecurityGroup, RuleSide, SOURCE, SecurityRule,
+    ServiceEndpointPolicy, SideKeys, VirtualNetworkRule,
+};
 
 /// `[semantics]`
 #[derive(Debug)]
@@ -202,6 +215,7 @@ read_table!(SnatPool, "a SNAT pool", |fields| {}
 #[derive(Debug)]
 pub(super) struct VirtualNetwork {
     pub(super) name: Option<Text>,
+    pub(super) location: Option<Text>,
     pub(super) address_space: List<IpNet>,
     pub(super) traffic_tag: Option<Spanned<i64>>,
     pub(super) peerings: List<Peering>,
@@ -210,6 +224,7 @@ pub(super) struct VirtualNetwork {
 
 read_table!(VirtualNetwork, "a virtual network", |fields| {}
     name: fields.required("name"),
+    location: fields.optional("location"),
     address_space: fields.filled_list("address_space"),
     traffic_tag: fields.optional("traffic_tag"),
     peerings: fields.list("peerings"),
@@ -250,20 +265,21 @@ pub(super) struct Subnet {
     pub(super) nat_gateway: Option<Text>,
     pub(super) default_outbound_access: bool,
     pub(super) traffic_tag: Option<Spanned<i64>>,
+    pub(super) network_security_group: Option<Text>,
     pub(super) service_endpoints: List<ServiceEndpoint>,
+    pub(super) service_endpoint_policies: List<String>,
 }
 
-read_table!(Subnet, "a subnet", |fields| {
-        fields.not_enforced("network_security_group");
-        fields.not_enforced("service_endpoint_policies");
-    }
+read_table!(Subnet, "a subnet", |fields| {}
     name: fields.required("name"),
     address_prefixes: fields.filled_list("address_prefixes"),
     route_table: fields.optional("route_table"),
     nat_gateway: fields.optional("nat_gateway"),
     default_outbound_access: fields.optional("default_outbound_access").is_none_or(Spanned::into_inner),
     traffic_tag: fields.optional("traffic_tag"),
+    network_security_group: fields.optional("network_security_group"),
     service_endpoints: fields.list("service_endpoints"),
+    service_endpoint_policies: fields.list("service_endpoint_policies"),
 );
 
 /// `service_endpoints = [{ … }]`
@@ -372,6 +388,10 @@ pub(super) struct Nic {
     pub(super) private_addresses: List<IpAddr>,
     pub(super) public_addresses: List<IpAddr>,
     pub(super) ip_forwarding: bool,
+    pub(super) network_security_group: Option<Text>,
+    pub(super) application_security_groups: List<String>,
+    pub(super) trusted_service: bool,
+    pub(super) resource_id: Option<Text>,
     pub(super) device: Option<Spanned<Device>>,
 }
 
@@ -381,6 +401,10 @@ read_table!(Nic, "a NIC", |fields| {}
     private_addresses: fields.filled_list("private_addresses"),
     public_addresses: fields.list("public_addresses"),
     ip_forwarding: fields.flag("ip_forwarding"),
+    network_security_group: fields.optional("network_security_group"),
+    application_security_groups: fields.list("application_security_groups"),
+    trusted_service: fields.flag("trusted_service"),
+    resource_id: fields.optional("resource_id"),
     device: fields.optional("device"),
 );
 
@@ -422,6 +446,16 @@ read_table!(Backbone, "[backbone]", |fields| {}
     device: fields.optional("device"),
 );
 
+/// `[platform]`
+#[derive(Debug)]
+pub(super) struct Platform {
+    pub(super) device: Option<Spanned<Device>>,
+}
+
+read_table!(Platform, "[platform]", |fields| {}
+    device: fields.optional("device"),
+);
+
 /// `[[service]]`
 #[derive(Debug)]
 pub(super) struct Service {
@@ -429,8 +463,10 @@ pub(super) struct Service {
     pub(super) service: Option<Text>,
     pub(super) location: Option<Text>,
     pub(super) id: Option<Text>,
+    pub(super) service_alias: Option<Text>,
     pub(super) addresses: List<IpAddr>,
     pub(super) host_names: List<String>,
+    pub(super) firewall: Option<Spanned<Firewall>>,
     pub(super) resources: List<Resource>,
     pub(super) device: Option<Spanned<Device>>,
 }
@@ -443,13 +479,15 @@ impl Service {
     }
 }
 
-read_table!(Service, "a service", |fields| { fields.not_enforced("firewall"); }
+read_table!(Service, "a service", |fields| {}
     name: fields.required("name"),
     service: fields.required("service"),
     location: fields.optional("location"),
     id: fields.optional("id"),
+    service_alias: fields.optional("service_alias"),
     addresses: fields.filled_list("addresses"),
     host_names: fields.list("host_names"),
+    firewall: fields.optional("firewall"),
     resources: fields.list("resource"),
     device: fields.optional("device"),
 );
@@ -459,13 +497,17 @@ read_table!(Service, "a service", |fields| { fields.not_enforced("firewall"); }
 pub(super) struct Resource {
     pub(super) name: Option<Text>,
     pub(super) id: Option<Text>,
+    pub(super) service_alias: Option<Text>,
     pub(super) host_names: List<String>,
+    pub(super) firewall: Option<Spanned<Firewall>>,
 }
 
-read_table!(Resource, "a resource", |fields| { fields.not_enforced("firewall"); }
+read_table!(Resource, "a resource", |fields| {}
     name: fields.required("name"),
     id: fields.optional("id"),
+    service_alias: fields.optional("service_alias"),
     host_names: fields.filled_list("host_names"),
+    firewall: fields.optional("firewall"),
 );
 
 /// `device = { … }`

@@ -33,6 +33,11 @@ pub trait TagNames {
     /// Whether routes may use the tag: the catalogue's `networkFeatures` allow `UDR`.
     fn usable_in_routes(&self, name: &str) -> bool;
 
+    /// Whether security rules may use the tag: the catalogue's `networkFeatures` allow `NSG`. True where that is not known.
+    fn usable_in_rules(&self, _name: &str) -> bool {
+        true
+    }
+
     /// Whether a global tag has a variant for a region (`Storage` and `westeurope`). True where that is not known, and
     /// for tags that have no regional variants at all.
     fn has_regional(&self, _name: &str, _location: &str) -> bool {

@@ -8,6 +8,13 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+mod security;
+
+pub use security::{
+    Access, ApplicationSecurityGroup, Denial, Direction, Firewall, NetworkSecurityGroup, PolicyDefinition, PolicyScope,
+    RuleAddresses, RuleProtocol, RuleTag, SecurityRule, ServiceEndpointPolicy, VirtualNetworkRule,
+};
+
 /// A whole network document, validated.
 #[derive(Debug, Clone)]
 pub struct Network {
@@ -35,6 +42,12 @@ pub struct Network {
     pub nat_gateways: Vec<NatGateway>,
     /// Pools that endpoints translate to, in the order of the document.
     pub snat_pools: Vec<SnatPool>,
+    /// Application security groups in the order of the document.
+    pub application_security_groups: Vec<ApplicationSecurityGroup>,
+    /// Network security groups in the order of the document.
+    pub network_security_groups: Vec<NetworkSecurityGroup>,
+    /// Service endpoint policies in the order of the document.
+    pub service_endpoint_policies: Vec<ServiceEndpointPolicy>,
     /// Network interfaces in the order of the document.
     pub nics: Vec<Nic>,
     /// The virtual network gateway: the near end of the forced tunnel.
@@ -43,6 +56,8 @@ pub struct Network {
     pub internet: Option<Internet>,
     /// Where endpoint traffic goes whose destination no service of the document owns.
     pub backbone: Option<Backbone>,
+    /// Where the platform's own addresses are: DNS, DHCP and probes, instance metadata.
+    pub platform: Option<Platform>,
     /// Resources of services.
     pub services: Vec<Service>,
     /// The hosts that demo and tests put around the network.
@@ -234,6 +249,8 @@ pub struct SnatPool {
 pub struct VirtualNetwork {
     /// Its name, unique among virtual networks.
     pub name: String,
+    /// Its region; that of the document if it has none of its own.
+    pub location: String,
     /// Its address ranges, IPv4 and IPv6, none overlapping another of the same network.
     pub address_space: Vec<IpNet>,
     /// `traffic_tag`: the lower 24 bits of its tag in `identity6` addresses, unique among virtual networks.
@@ -276,8 +293,12 @@ pub struct Subnet {
     pub default_outbound_access: bool,
     /// `traffic_tag`: its tag in `identity6` addresses, at least 1, unique in its virtual network.
     pub traffic_tag: Option<u16>,
+    /// Index in [`Network::network_security_groups`].
+    pub network_security_group: Option<usize>,
     /// Service endpoints, at most one for a service.
     pub service_endpoints: Vec<ServiceEndpoint>,
+    /// `service_endpoint_policies`: indices in [`Network::service_endpoint_policies`], each once.
+    pub service_endpoint_policies: Vec<usize>,
 }
 
 /// An entry of `service_endpoints`.
@@ -374,6 +395,14 @@ pub struct Nic {
     pub public_addresses: Vec<IpAddr>,
     /// `ip_forwarding`, default false: may send from, and receive for, addresses that are not its own.
     pub ip_forwarding: bool,
+    /// Index in [`Network::network_security_groups`].
+    pub network_security_group: Option<usize>,
+    /// Indices in [`Network::application_security_groups`], each once.
+    pub application_security_groups: Vec<usize>,
+    /// `trusted_service`, default false: it is a service that firewalls with `bypass = ["AzureServices"]` trust.
+    pub trusted_service: bool,
+    /// `resource_id`: the resource whose traffic this is, for `resource_access_rules`.
+    pub resource_id: Option<String>,
     /// How its packets reach the node; none where the document only describes the network.
     pub device: Option<Device>,
 }
@@ -404,6 +433,13 @@ pub struct Internet {
 #[derive(Debug, Clone)]
 pub struct Backbone {
     /// How packets to services without a resource in the document leave the node.
+    pub device: Option<Device>,
+}
+
+/// `[platform]`
+#[derive(Debug, Clone)]
+pub struct Platform {
+    /// How packets to the platform's addresses leave the node.
     pub device: Option<Device>,
 }
 
@@ -438,8 +474,12 @@ pub struct Resource {
     pub name: String,
     /// Its resource id, if given.
     pub id: Option<String>,
+    /// `service_alias`: the managed service that depends on it, for endpoint policies: `/services/Azure/Batch`.
+    pub service_alias: Option<String>,
     /// The names that connections to it give.
     pub host_names: Vec<String>,
+    /// Who may reach it; everybody if it has none.
+    pub firewall: Option<Firewall>,
 }
 
 /// `device = { … }`: how a port of the node is attached.

@@ -288,18 +288,6 @@ impl<'d> Fields<'d> {
         self.optional::<bool>(key).is_some_and(Spanned::into_inner)
     }
 
-    /// A key of the language whose meaning does not exist yet: refused, so that nobody relies on it.
-    pub(super) fn not_enforced(&mut self, key: &'static str) {
-        self.known.push(key);
-        if let Some((key, _)) = self.table.get_key_value(key) {
-            self.report.mistake_with_help(
-                &key.span(),
-                format!("`{}` of {} is not enforced yet", key.get_ref(), self.what),
-                "remove it: a document is never taken with a part that would have no effect",
-            );
-        }
-    }
-
     fn missing(&self, key: &'static str, expected: &str) {
         let what = self.what;
         self.report.mistake_with_help(&self.place, format!("{what} has no `{key}`"), format!("add {key} = {expected}"));

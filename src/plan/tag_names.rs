@@ -8,6 +8,9 @@ use crate::tags::{Catalogue, Tag};
 /// The network feature that marks tags which route tables may use.
 const ROUTE_FEATURE: &str = "UDR";
 
+/// The network feature that marks tags which security rules may use.
+const RULE_FEATURE: &str = "NSG";
+
 /// The tag of all Azure, and of all Azure in a region.
 const AZURE_CLOUD: &str = "AzureCloud";
 
@@ -31,6 +34,11 @@ impl TagNames for Catalogue {
             let global = tag.name.split_once('.').map_or(tag.name.as_str(), |(global, _)| global);
             tag.network_features.is_none() || tag.has_feature(ROUTE_FEATURE) || global == AZURE_CLOUD
         })
+    }
+
+    /// Where the catalogue lists no features, it does not say, and the tag is taken.
+    fn usable_in_rules(&self, name: &str) -> bool {
+        self.get(name).is_some_and(|tag| tag.network_features.is_none() || tag.has_feature(RULE_FEATURE))
     }
 
     fn has_regional(&self, name: &str, location: &str) -> bool {

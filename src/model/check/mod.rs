@@ -2,10 +2,13 @@
 //! reported at once; what a check returns means something only if no mistake was reported.
 
 mod devices;
+mod firewalls;
 mod flows;
 mod hosts;
 mod identity;
 mod networks;
+mod nsg;
+mod policies;
 mod ports;
 mod ranges;
 mod routes;
@@ -45,6 +48,12 @@ struct Index<'a> {
     nat_gateways: HashMap<String, usize>,
     /// SNAT pools by their names in lower case.
     snat_pools: HashMap<String, usize>,
+    /// Application security groups by their names in lower case.
+    application_security_groups: HashMap<String, usize>,
+    /// Network security groups by their names in lower case.
+    network_security_groups: HashMap<String, usize>,
+    /// Service endpoint policies by their names in lower case.
+    policies: HashMap<String, usize>,
     /// For each route table the subnets that use it, with the indices of their virtual networks.
     users: Vec<Vec<(usize, &'a Subnet)>>,
 }
@@ -64,7 +73,21 @@ impl<'a> Index<'a> {
         }
         let nat_gateways = by_name(document.nat_gateways.iter().map(|gateway| &gateway.get_ref().name));
         let snat_pools = by_name(document.snat_pools.iter().map(|pool| &pool.get_ref().name));
-        Self { networks, route_tables, nat_gateways, snat_pools, users }
+        let application_security_groups =
+            by_name(document.application_security_groups.iter().map(|group| &group.get_ref().name));
+        let network_security_groups =
+            by_name(document.network_security_groups.iter().map(|group| &group.get_ref().name));
+        let policies = by_name(document.service_endpoint_policies.iter().map(|policy| &policy.get_ref().name));
+        Self {
+            networks,
+            route_tables,
+            nat_gateways,
+            snat_pools,
+            application_security_groups,
+            network_security_groups,
+            policies,
+            users,
+        }
     }
 }
 
@@ -76,6 +99,7 @@ pub(super) fn check(document: &Document, folder: &Path, tags: Option<&dyn TagNam
     let mut devices = Devices::new();
     translation::addresses(context);
     sources::prefix_maps(context);
+    firewalls::places(context, &location);
     Network {
         tags: document.tags.as_ref().and_then(|tags| context.path(tags)),
         io: context.io(),
@@ -84,14 +108,18 @@ pub(super) fn check(document: &Document, folder: &Path, tags: Option<&dyn TagNam
         semantics: context.semantics(),
         flows: flows::flows(context),
         identity: identity::identity(context),
-        virtual_networks: networks::virtual_networks(context),
+        virtual_networks: networks::virtual_networks(context, &location),
         route_tables: routes::route_tables(context),
         nat_gateways: translation::nat_gateways(context),
         snat_pools: translation::snat_pools(context),
+        application_security_groups: nsg::application_security_groups(context),
+        network_security_groups: nsg::network_security_groups(context),
+        service_endpoint_policies: policies::service_endpoint_policies(context),
         nics: ports::nics(context, &mut devices),
         gateway: ports::gateway(context, &mut devices),
         internet: ports::internet(context, &mut devices),
         backbone: ports::backbone(context, &mut devices),
+        platform: ports::platform(context, &mut devices),
         services: ports::services(context, &location, &mut devices),
         lab: hosts::lab(context),
         location,
@@ -122,6 +150,15 @@ impl<'a> Context<'a> {
             );
         }
         found.map(|(_, value)| *value)
+    }
+
+    /// The same for words whose case does not count, as Azure's own.
+    fn word_of_any_case<T: Copy>(self, written: &Option<Text>, what: &str, words: &[(&str, T)]) -> Option<T> {
+        let written = written.as_ref()?;
+        match words.iter().find(|(word, _)| word.eq_ignore_ascii_case(written.get_ref())) {
+            Some((_, value)) => Some(*value),
+            None => self.word(&Some(written.clone()), what, words),
+        }
     }
 
     fn io(self) -> IoMode {
@@ -237,6 +274,21 @@ impl<'a> Context<'a> {
             self.unknown("NAT gateway", name, gateways.iter().map(|gateway| &gateway.get_ref().name));
         }
         found
+    }
+
+    /// Finds an application security group by name; case does not count.
+    fn find_application_security_group(self, name: &str) -> Option<usize> {
+        self.index.application_security_groups.get(&name.to_ascii_lowercase()).copied()
+    }
+
+    /// Finds a network security group by name; case does not count.
+    fn find_network_security_group(self, name: &str) -> Option<usize> {
+        self.index.network_security_groups.get(&name.to_ascii_lowercase()).copied()
+    }
+
+    /// Finds a service endpoint policy by name; case does not count.
+    fn find_policy(self, name: &str) -> Option<usize> {
+        self.index.policies.get(&name.to_ascii_lowercase()).copied()
     }
 
     /// Finds a SNAT pool by name, or reports that there is none.

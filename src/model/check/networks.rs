@@ -4,7 +4,7 @@ use ipnet::IpNet;
 use toml::Spanned;
 
 use super::ranges::{overlap, refused};
-use super::{Context, identity, shown, sources, text, translation};
+use super::{Context, identity, nsg, policies, shown, sources, text, translation};
 use crate::model::document;
 use crate::model::names::{Unique, check_resource_name, did_you_mean, location, nearest, region};
 use crate::model::network::{Peering, ServiceEndpoint, Subnet, VirtualNetwork};
@@ -19,8 +19,8 @@ const MAX_PEERINGS: usize = 500;
 /// The subnet that holds the virtual network gateway has this name.
 pub(super) const GATEWAY_SUBNET: &str = "GatewaySubnet";
 
-/// Checks all virtual networks.
-pub(super) fn virtual_networks(context: Context<'_>) -> Vec<VirtualNetwork> {
+/// Checks all virtual networks. One without a location is in that of the document.
+pub(super) fn virtual_networks(context: Context<'_>, home: &str) -> Vec<VirtualNetwork> {
     let networks = &context.document.virtual_networks;
     context.at_most(MAX_NETWORKS, networks, "virtual networks");
     let mut names = Unique::new("virtual network");
@@ -35,12 +35,15 @@ pub(super) fn virtual_networks(context: Context<'_>) -> Vec<VirtualNetwork> {
                 names.note_name(name, context.report);
             }
             address_space(context, written);
+            let own = written.location.as_ref().map(|written| location(written, context.tags, context.report));
+            let location = own.unwrap_or_else(|| home.to_owned());
             VirtualNetwork {
                 name: text(&written.name),
                 address_space: written.address_space.iter().map(|range| *range.get_ref()).collect(),
                 traffic_tag: identity::network_tag(context, written, &mut tags),
                 peerings: peerings(context, index),
-                subnets: subnets(context, written),
+                subnets: subnets(context, written, &location),
+                location,
             }
         })
         .collect();
@@ -95,7 +98,7 @@ fn ipv4_size(context: Context<'_>, prefix: &IpNet, place: &std::ops::Range<usize
     }
 }
 
-fn subnets(context: Context<'_>, network: &document::VirtualNetwork) -> Vec<Subnet> {
+fn subnets(context: Context<'_>, network: &document::VirtualNetwork, location: &str) -> Vec<Subnet> {
     let network_name = shown(&network.name);
     context.at_most(MAX_SUBNETS, &network.subnets, &format!("subnets of virtual network `{network_name}`"));
     let mut names = Unique::new("subnet");
@@ -136,7 +139,9 @@ fn subnets(context: Context<'_>, network: &document::VirtualNetwork) -> Vec<Subn
             nat_gateway: translation::of_subnet(context, written),
             default_outbound_access: written.default_outbound_access,
             traffic_tag: identity::subnet_tag(context, written, &mut tags),
+            network_security_group: nsg::of(context, &written.network_security_group),
             service_endpoints: service_endpoints(context, &format!("{network_name}/{name}"), written),
+            service_endpoint_policies: policies::of_subnet(context, written, location),
         });
     }
     checked

@@ -9,18 +9,19 @@ use toml::Spanned;
 use super::devices::Devices;
 use super::networks::{GATEWAY_SUBNET, known_service};
 use super::ranges::{not_public, reserved};
-use super::{Context, shown, text, translation};
+use super::{Context, firewalls, nsg, policies, shown, text, translation};
 use crate::model::document;
 use crate::model::names::{Unique, check_host_name, check_resource_name, location};
-use crate::model::network::{Backbone, Gateway, Internet, Nic, Resource, Service, SubnetRef};
-use crate::model::services::STORAGE_GLOBAL;
+use crate::model::network::{Backbone, Gateway, Internet, Nic, Platform, Resource, Service, SubnetRef};
+use crate::model::read::List;
+use crate::model::services::{STORAGE_GLOBAL, endpoint_service};
 
 /// Private addresses of one NIC (Azure, networking limits).
 const MAX_NIC_ADDRESSES: usize = 256;
 /// Private addresses of one virtual network (Azure, networking limits).
 const MAX_NETWORK_ADDRESSES: usize = 65_536;
 /// Names of the ports that have none in the document.
-const PORT_NAMES: [&str; 3] = ["gateway", "internet", "backbone"];
+const PORT_NAMES: [&str; 4] = ["gateway", "internet", "backbone", "platform"];
 
 /// Checks all NICs.
 pub(super) fn nics(context: Context<'_>, devices: &mut Devices) -> Vec<Nic> {
@@ -31,6 +32,9 @@ pub(super) fn nics(context: Context<'_>, devices: &mut Devices) -> Vec<Nic> {
     for written in context.document.nics.iter().map(Spanned::get_ref) {
         let device = devices.check(context, &written.device);
         let public = translation::of_nic(context, written);
+        if let Some(id) = &written.resource_id {
+            firewalls::resource_id(context, id);
+        }
         context.at_most(MAX_NIC_ADDRESSES, &written.private_addresses, "private addresses of one NIC");
         let Some(subnet_name) = &written.subnet else { continue };
         let Some((network, subnet)) = context.resolve_subnet(subnet_name) else { continue };
@@ -62,6 +66,10 @@ pub(super) fn nics(context: Context<'_>, devices: &mut Devices) -> Vec<Nic> {
             private_addresses: written.private_addresses.iter().map(|address| *address.get_ref()).collect(),
             public_addresses: public,
             ip_forwarding: written.ip_forwarding,
+            network_security_group: nsg::of(context, &written.network_security_group),
+            application_security_groups: nsg::application_groups(context, &written.application_security_groups),
+            trusted_service: written.trusted_service,
+            resource_id: written.resource_id.as_ref().map(|id| id.get_ref().clone()),
             device,
         });
     }
@@ -149,6 +157,12 @@ pub(super) fn backbone(context: Context<'_>, devices: &mut Devices) -> Option<Ba
     Some(Backbone { device: devices.check(context, &written.device) })
 }
 
+/// Checks where the platform's addresses are.
+pub(super) fn platform(context: Context<'_>, devices: &mut Devices) -> Option<Platform> {
+    let written = context.document.platform.as_ref()?.get_ref();
+    Some(Platform { device: devices.check(context, &written.device) })
+}
+
 /// Checks all services. A service without a location is in that of the document.
 pub(super) fn services(context: Context<'_>, home: &str, devices: &mut Devices) -> Vec<Service> {
     let mut addresses = Unique::new("service address");
@@ -174,7 +188,8 @@ pub(super) fn services(context: Context<'_>, home: &str, devices: &mut Devices) 
             check_host_name(name, context.report);
             host_names.note_name(name, context.report);
         }
-        let resources = resources(context, written, &mut names);
+        let name = written.service.as_ref().and_then(|name| endpoint_service(name.get_ref()));
+        let resources = resources(context, written, name.map_or("", |service| service.name), &mut names);
         let device = devices.check(context, &written.device);
         let location = written.location.as_ref().map(|written| location(written, context.tags, context.report));
         let Some(service_name) = &written.service else { continue };
@@ -199,18 +214,28 @@ pub(super) fn services(context: Context<'_>, home: &str, devices: &mut Devices) 
 }
 
 /// The resources of a service: itself, or those that share its addresses.
-fn resources(context: Context<'_>, written: &document::Service, names: &mut Unique<String>) -> Vec<Resource> {
+fn resources(
+    context: Context<'_>,
+    written: &document::Service,
+    service: &str,
+    names: &mut Unique<String>,
+) -> Vec<Resource> {
     if written.resources.is_empty() {
-        check_resource_id(context, &written.id);
-        return vec![Resource {
-            name: text(&written.name),
-            id: written.id.as_ref().map(|id| id.get_ref().clone()),
-            host_names: written.host_names.iter().map(|name| name.get_ref().clone()).collect(),
-        }];
+        return vec![resource(
+            context,
+            service,
+            (&written.name, &written.id, &written.service_alias),
+            &written.host_names,
+            &written.firewall,
+        )];
     }
-    let own = written.id.as_ref().map(|id| ("id", id.span()));
-    let own = own.into_iter().chain(written.host_names.iter().next().map(|name| ("host_names", name.span())));
-    for (key, place) in own {
+    let own = [
+        written.id.as_ref().map(|id| ("id", id.span())),
+        written.host_names.first().map(|name| ("host_names", name.span())),
+        written.service_alias.as_ref().map(|alias| ("service_alias", alias.span())),
+        written.firewall.as_ref().map(|firewall| ("firewall", firewall.span())),
+    ];
+    for (key, place) in own.into_iter().flatten() {
         context.report.mistake_with_help(
             &place,
             format!("the service `{}` has resources and a `{key}` of its own", shown(&written.name)),
@@ -218,28 +243,38 @@ fn resources(context: Context<'_>, written: &document::Service, names: &mut Uniq
         );
     }
     let resources = written.resources.iter().map(Spanned::get_ref);
-    let checked = resources.map(|resource| {
-        if let Some(name) = &resource.name {
+    let checked = resources.map(|written| {
+        if let Some(name) = &written.name {
             check_resource_name(name, context.report);
             names.note_name(name, context.report);
         }
-        check_resource_id(context, &resource.id);
-        Resource {
-            name: text(&resource.name),
-            id: resource.id.as_ref().map(|id| id.get_ref().clone()),
-            host_names: resource.host_names.iter().map(|name| name.get_ref().clone()).collect(),
-        }
+        resource(
+            context,
+            service,
+            (&written.name, &written.id, &written.service_alias),
+            &written.host_names,
+            &written.firewall,
+        )
     });
     checked.collect()
 }
 
-fn check_resource_id(context: Context<'_>, id: &Option<document::Text>) {
-    if let Some(id) = id.as_ref().filter(|id| !id.get_ref().starts_with('/')) {
-        context.report.mistake_with_help(
-            &id.span(),
-            format!("`{}` is not a resource id", id.get_ref()),
-            "a resource id starts with \"/subscriptions/\"",
-        );
+fn resource(
+    context: Context<'_>,
+    service: &str,
+    (name, id, alias): (&Option<document::Text>, &Option<document::Text>, &Option<document::Text>),
+    host_names: &List<String>,
+    firewall: &Option<Spanned<document::Firewall>>,
+) -> Resource {
+    if let Some(id) = id {
+        firewalls::resource_id(context, id);
+    }
+    Resource {
+        name: text(name),
+        id: id.as_ref().map(|id| id.get_ref().clone()),
+        service_alias: alias.as_ref().and_then(|alias| policies::alias(context, alias)),
+        host_names: host_names.iter().map(|name| name.get_ref().clone()).collect(),
+        firewall: firewalls::firewall(context, service, firewall),
     }
 }
 

@@ -148,35 +148,6 @@ fn keys() {
 }
 
 #[test]
-fn parts_without_enforcement_are_refused() {
-    check_cases(&[
-        case(
-            "[lab]\n",
-            "[[§network_security_group]]\nname = \"n\"\n\n[lab]\n",
-            &[("`network_security_group` of the document is not enforced yet", "remove it")],
-        ),
-        case(
-            "[lab]\n",
-            "[[§service_endpoint_policy]]\nname = \"n\"\n\n[lab]\n",
-            &[("`service_endpoint_policy` of the document is not enforced yet", "remove it")],
-        ),
-        case(
-            "  name = \"spare\"\n",
-            "  name = \"spare\"\n  §network_security_group = \"n\"\n  §service_endpoint_policies = [\"p\"]\n",
-            &[
-                ("`network_security_group` of a subnet is not enforced yet", "remove it"),
-                ("`service_endpoint_policies` of a subnet is not enforced yet", "remove it"),
-            ],
-        ),
-        case(
-            "name = \"contososql\"\n",
-            "name = \"contososql\"\n§firewall = { default_action = \"Deny\" }\n",
-            &[("`firewall` of a service is not enforced yet", "remove it")],
-        ),
-    ]);
-}
-
-#[test]
 fn words_and_numbers() {
     check_cases(&[
         case("io = \"plain\"", "io = §\"fast\"", &[("unknown io mode `fast`", "\"offload\" or \"plain\"")]),
