@@ -13,22 +13,26 @@
 //! | [`tcp`] | resets and sequence arithmetic |
 //! | [`segment`] | super-packets to segments in software |
 //! | [`fragment`] | IPv4 fragmentation |
+//! | [`server_name`] | the name that a TCP client asks for, from the first bytes of its stream |
 //!
 //! Uses nothing else of the crate. Nothing here panics on any input: every access to bytes is checked, and a
 //! [`parse::Parsed`] that does not belong to the bytes at hand gives nonsense but no panic.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 pub mod checksum;
+mod client_hello;
 mod crc32c;
 pub mod cross;
 mod cross_error;
 mod field;
 pub mod fragment;
 pub mod frame;
+mod host_name;
 pub mod icmp;
 pub mod mss;
 pub mod parse;
 mod parse_error;
 pub mod rewrite;
 pub mod segment;
+pub mod server_name;
 pub mod tcp;

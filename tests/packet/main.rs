@@ -1,6 +1,7 @@
-//! The `packet` room from outside: etherparse builds the packets and judges what became of them.
+//! The `packet` room from outside: etherparse builds the packets and judges what became of them, rustls does the hellos.
 
 mod answer;
+mod client_hello;
 mod cross;
 mod cut;
 mod malformed;
@@ -8,3 +9,4 @@ mod mss;
 mod parse;
 mod rewrite;
 mod sample;
+mod server_name;
