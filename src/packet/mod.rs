@@ -32,6 +32,7 @@ pub mod icmp;
 pub mod mss;
 pub mod parse;
 mod parse_error;
+mod request_head;
 pub mod rewrite;
 pub mod segment;
 pub mod server_name;

@@ -13,12 +13,15 @@
 //! the first hello are read; after a HelloRetryRequest the client has to repeat the name (RFC 8446 section 4.1.2).
 
 use super::client_hello::ClientHello;
+use super::request_head::RequestHead;
 
 /// What a client is expected to speak, by the port that it connects to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Application {
     /// TLS 1.0 to 1.3: the name in the ClientHello.
     Tls,
+    /// HTTP/1.0 and HTTP/1.1 in the clear: the name in the head of the first request.
+    Http,
 }
 
 /// What a [`NameReader`] knows so far.
@@ -86,6 +89,7 @@ pub struct NameReader {
 #[derive(Debug)]
 enum Stage {
     Tls(ClientHello),
+    Http(RequestHead),
     Answered(Reading),
 }
 
@@ -98,6 +102,7 @@ impl NameReader {
     pub const fn new(application: Application) -> Self {
         let stage = match application {
             Application::Tls => Stage::Tls(ClientHello::new()),
+            Application::Http => Stage::Http(RequestHead::new()),
         };
         Self { stage }
     }
@@ -107,6 +112,7 @@ impl NameReader {
     pub fn push(&mut self, bytes: &[u8]) -> Reading {
         let found = match &mut self.stage {
             Stage::Tls(hello) => hello.push(bytes),
+            Stage::Http(head) => head.push(bytes),
             Stage::Answered(answer) => return answer.clone(),
         };
         let answer = match found {
@@ -123,6 +129,7 @@ impl NameReader {
     pub fn memory(&self) -> usize {
         match &self.stage {
             Stage::Tls(hello) => hello.memory(),
+            Stage::Http(head) => head.memory(),
             Stage::Answered(Reading::Name(name)) => name.capacity(),
             Stage::Answered(_) => 0,
         }

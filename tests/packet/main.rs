@@ -7,6 +7,7 @@ mod cut;
 mod malformed;
 mod mss;
 mod parse;
+mod request_head;
 mod rewrite;
 mod sample;
 mod server_name;

@@ -104,17 +104,19 @@ fn noise() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn noise_is_read_alike_however_it_is_cut(noise in noise(), sizes in sizes()) {
-        let application = Application::Tls;
+    fn noise_is_read_alike_however_it_is_cut(noise in noise(), sizes in sizes(), tls: bool) {
+        let application = if tls { Application::Tls } else { Application::Http };
         prop_assert_eq!(read_cut(application, &noise, &sizes), read(application, &noise));
     }
 }
 
 #[test]
 fn no_bytes_tell_nothing_and_cost_nothing() {
-    let mut reader = NameReader::new(Application::Tls);
-    assert_eq!(reader.push(b""), Reading::More);
-    assert_eq!(reader.memory(), 0);
+    for application in [Application::Tls, Application::Http] {
+        let mut reader = NameReader::new(application);
+        assert_eq!(reader.push(b""), Reading::More);
+        assert_eq!(reader.memory(), 0);
+    }
 }
 
 #[test]
