@@ -17,15 +17,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ipnet::IpNet;
 
+mod firewall;
 mod nsg;
+mod policy;
 mod resource;
 mod source;
 
+pub use firewall::{Denial, Firewall, FirewallRule};
 pub use nsg::{Access, NicNsgs, Nsg, NsgId, RuleInfo, Rules};
-pub use resource::{Front, Resource, ResourceId, Resources};
+pub use policy::{EndpointScope, Policy, PolicyId};
+pub use resource::{Front, FrontGroup, GroupId, Resource, ResourceId, Resources};
 pub use source::{
     EndpointSource, Filtering, Identity6, Lifetimes, Mapping, Outbound, Pool, PoolId, PoolKind, SourceAction,
-    SubnetIdentity,
+    SubnetIdentity, SubnetKey,
 };
 
 use crate::table::classifier::Classes;
@@ -56,6 +60,8 @@ pub enum NextHopType {
     Internet,
     /// A network virtual appliance.
     VirtualAppliance,
+    /// The platform's own addresses, which no route serves.
+    Platform,
     /// Nowhere: drop.
     None,
 }
@@ -70,6 +76,7 @@ impl NextHopType {
             Self::VirtualNetworkServiceEndpoint => "VirtualNetworkServiceEndpoint",
             Self::Internet => "Internet",
             Self::VirtualAppliance => "VirtualAppliance",
+            Self::Platform => "Platform",
             Self::None => "None",
         }
     }
@@ -163,6 +170,8 @@ pub enum PortKind {
     Service,
     /// Services without a resource of their own.
     Backbone,
+    /// The platform's own addresses: DNS, DHCP and probes, instance metadata.
+    Platform,
     /// A number that a removed port had; nothing enters or leaves.
     Vacant,
 }
@@ -197,11 +206,19 @@ pub struct PortEntry {
     pub outbound: Outbound,
     /// NICs: the network security groups that it meets.
     pub nsgs: NicNsgs,
+    /// NICs: the identity of their subnet, for what they send over an endpoint, forwarded for others or not.
+    pub identity: Option<SubnetKey>,
     /// How each endpoint of the port's subnet presents itself, in the order of the subnet's endpoints.
     pub endpoint_sources: Vec<EndpointSource>,
+    /// Whom each of these endpoints leads to, in the same order.
+    pub endpoint_scopes: Vec<EndpointScope>,
     /// Services: the IPv6 address that stands for each IPv4 address towards `identity6` traffic.
     pub identity_addresses: Vec<(Ipv4Addr, Ipv6Addr)>,
 }
+
+/// Addresses of the platform: DNS, DHCP and probes; instance metadata. Outside routes and rules in Azure, but for the rules
+/// that name their service tags (Azure, "Network security groups").
+pub const PLATFORM: [Ipv4Addr; 2] = [Ipv4Addr::new(168, 63, 129, 16), Ipv4Addr::new(169, 254, 169, 254)];
 
 /// The compiled state of the node.
 #[derive(Debug)]
@@ -228,6 +245,10 @@ pub struct Snapshot {
     pub address_sets: Classes,
     /// Resources of services.
     pub resources: Resources,
+    /// Service endpoint policies by [`PolicyId`].
+    pub policies: Vec<Policy>,
+    /// The port of the platform's addresses.
+    pub platform: Option<PortId>,
     /// Pools of translated addresses by [`PoolId`].
     pub pools: Vec<Pool>,
     /// The tags of every subnet in `identity6` addresses, and those that subnets had which are gone. The packet path does

@@ -18,7 +18,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::model::network::{Device, EndpointSource, Interface, Network, Nic, Service};
 use crate::model::services::endpoint_service;
-use crate::snapshot::{PortId, PortKind, Snapshot};
+use crate::snapshot::{PLATFORM, PortId, PortKind, Snapshot};
 
 /// A port of the snapshot and the device that it needs.
 #[derive(Debug, Clone, PartialEq)]
@@ -78,6 +78,7 @@ pub(crate) fn kind_name(kind: PortKind) -> &'static str {
         PortKind::Internet => "internet",
         PortKind::Service => "service",
         PortKind::Backbone => "backbone",
+        PortKind::Platform => "platform",
         PortKind::Vacant => "vacant",
     }
 }
@@ -108,6 +109,11 @@ pub fn attachments(network: &Network, snapshot: &Snapshot) -> Vec<Attachment> {
                 let spaces = network.virtual_networks.iter().flat_map(|network| network.address_space.iter().copied());
                 let routes = spaces.chain(network.endpoint_prefixes()).collect();
                 Some((backbone.device.as_ref()?, Vec::new(), routes))
+            }),
+            PortKind::Platform => network.platform.as_ref().and_then(|platform| {
+                let addresses = PLATFORM.map(|address| IpNet::from(std::net::IpAddr::V4(address))).to_vec();
+                let spaces = network.virtual_networks.iter().flat_map(|network| network.address_space.iter().copied());
+                Some((platform.device.as_ref()?, addresses, spaces.collect()))
             }),
             PortKind::Vacant => None,
         };

@@ -156,6 +156,7 @@ impl Layout {
             namespace.forwarding = true;
         }
         self.add_device(network.backbone.as_ref().and_then(|b| b.device.as_ref()));
+        self.add_device(network.platform.as_ref().and_then(|p| p.device.as_ref()));
         for service in &network.services {
             if let Some(namespace) = self.add_device(service.device.as_ref()) {
                 let addresses = service.addresses.iter().map(|address| (address.to_string(), service.name.clone()));
@@ -328,6 +329,7 @@ fn devices(network: &Network) -> impl Iterator<Item = &Device> {
         .chain(network.gateway.iter().filter_map(|gateway| gateway.device.as_ref()))
         .chain(network.internet.iter().filter_map(|internet| internet.device.as_ref()))
         .chain(network.backbone.iter().filter_map(|backbone| backbone.device.as_ref()))
+        .chain(network.platform.iter().filter_map(|platform| platform.device.as_ref()))
 }
 
 /// The next free pair of link prefixes, marked as used.

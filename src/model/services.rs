@@ -11,14 +11,14 @@ pub struct EndpointService {
 
 /// Every service with endpoints.
 pub const ENDPOINT_SERVICES: [EndpointService; 11] = [
-    EndpointService { name: "Microsoft.Storage", tags: &["Storage"] },
+    EndpointService { name: STORAGE, tags: &["Storage"] },
     EndpointService { name: STORAGE_GLOBAL, tags: &["Storage"] },
     EndpointService { name: SQL, tags: &["Sql"] },
     EndpointService { name: "Microsoft.AzureCosmosDB", tags: &["AzureCosmosDB"] },
     EndpointService { name: "Microsoft.KeyVault", tags: &["AzureKeyVault"] },
     EndpointService { name: "Microsoft.ServiceBus", tags: &["ServiceBus"] },
     EndpointService { name: "Microsoft.EventHub", tags: &["EventHub"] },
-    EndpointService { name: "Microsoft.AzureActiveDirectory", tags: &["AzureActiveDirectory"] },
+    EndpointService { name: ACTIVE_DIRECTORY, tags: &["AzureActiveDirectory"] },
     EndpointService { name: "Microsoft.Web", tags: &["AppService"] },
     EndpointService {
         name: "Microsoft.CognitiveServices",
@@ -26,6 +26,12 @@ pub const ENDPOINT_SERVICES: [EndpointService; 11] = [
     },
     EndpointService { name: "Microsoft.ContainerRegistry", tags: &["AzureContainerRegistry"] },
 ];
+
+/// The endpoint for storage in the network's region.
+pub const STORAGE: &str = "Microsoft.Storage";
+
+/// The endpoint of Data Lake Storage Gen1, which is in the network's region.
+pub const ACTIVE_DIRECTORY: &str = "Microsoft.AzureActiveDirectory";
 
 /// The endpoint for storage in any region; excludes `Microsoft.Storage` on the same subnet.
 pub const STORAGE_GLOBAL: &str = "Microsoft.Storage.Global";

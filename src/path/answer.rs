@@ -52,20 +52,32 @@ pub(super) fn reset_both<A: Family>(
     egress: &mut impl Egress,
 ) {
     for (direction, key) in keys {
-        let numbers = state.reset_numbers(*direction);
-        match (numbers.acknowledged, numbers.sent) {
-            (Some(acknowledged), sent) => {
-                reset_sender(core, key, acknowledged, None, now, egress);
-                if let Some(sent) = sent.filter(|sent| *sent != acknowledged) {
-                    reset_sender(core, key, sent, None, now, egress);
-                }
+        reset_end(core, *direction, key, state, now, egress);
+    }
+}
+
+/// Resets the end that sends in a direction, in the name of the other.
+pub(super) fn reset_end<A: Family>(
+    core: &mut Core,
+    direction: Direction,
+    key: &FlowKey<A>,
+    state: &FlowState,
+    now: u64,
+    egress: &mut impl Egress,
+) {
+    let numbers = state.reset_numbers(direction);
+    match (numbers.acknowledged, numbers.sent) {
+        (Some(acknowledged), sent) => {
+            reset_sender(core, key, acknowledged, None, now, egress);
+            if let Some(sent) = sent.filter(|sent| *sent != acknowledged) {
+                reset_sender(core, key, sent, None, now, egress);
             }
-            // It has acknowledged nothing: it is in SYN-SENT, where only an acknowledgment of its SYN counts
-            // (RFC 9293 section 3.10.7.3).
-            (None, sent) => {
-                if let Some(unanswered) = numbers.unanswered {
-                    reset_sender(core, key, sent.unwrap_or(0), Some(unanswered), now, egress);
-                }
+        }
+        // It has acknowledged nothing: it is in SYN-SENT, where only an acknowledgment of its SYN counts (RFC 9293
+        // section 3.10.7.3).
+        (None, sent) => {
+            if let Some(unanswered) = numbers.unanswered {
+                reset_sender(core, key, sent.unwrap_or(0), Some(unanswered), now, egress);
             }
         }
     }

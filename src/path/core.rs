@@ -8,6 +8,7 @@ use super::egress::{Egress, SendFailure};
 use super::flow::{Family, FlowState};
 use super::redecide::Foreseen;
 use super::shared::Shared;
+use super::undecided::{Undecided, key_of};
 use super::unsolicited::Unsolicited;
 use crate::packet::fragment;
 use crate::packet::frame::Frame;
@@ -55,6 +56,8 @@ pub(super) struct Core {
     pub(super) changed: Foreseen,
     /// SYNs from outside that nobody asked for.
     pub(super) unsolicited: Unsolicited,
+    /// Connections whose resource only their client can tell.
+    pub(super) undecided: Undecided,
     pub(super) settings: Settings,
 }
 
@@ -72,6 +75,7 @@ impl Core {
             random,
             changed: Foreseen::with_room(),
             unsolicited: Unsolicited::new(),
+            undecided: Undecided::new(),
             settings,
         }
     }
@@ -115,8 +119,11 @@ impl Core {
     }
 
     /// Ends a flow.
-    pub(super) fn end<A: Family>(&self, flows: &mut FlowTable<A, FlowState>, id: FlowId) {
+    pub(super) fn end<A: Family>(&mut self, flows: &mut FlowTable<A, FlowState>, id: FlowId) {
         let Some(removed) = flows.remove(id) else { return };
+        if removed.state.is_inspected() {
+            self.undecided.end(&key_of(&removed.forward));
+        }
         self.counters.flows.set(self.counters.flows.get().saturating_sub(1));
         let (forward, reverse) = (flows.hash(&removed.forward), flows.hash(&removed.reverse));
         let shared = &self.settings.shared;

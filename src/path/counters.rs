@@ -70,6 +70,10 @@ pub struct Counters {
     pub flows: Counter,
     /// Fragments that wait for the first of their packet now.
     pub fragments_held: Counter,
+    /// Connections that have to name their resource, now.
+    pub undecided: Counter,
+    /// Connections that were ended because they did not name it in time.
+    pub undecided_timeouts: Counter,
 }
 
 impl Counters {
@@ -96,6 +100,8 @@ impl Counters {
             flows_evicted: Counter::default(),
             flows: Counter::default(),
             fragments_held: Counter::default(),
+            undecided: Counter::default(),
+            undecided_timeouts: Counter::default(),
         }
     }
 

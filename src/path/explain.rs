@@ -1,7 +1,7 @@
 //! What would become of a packet: the stages of forwarding, run with an observer that writes down each decision.
 
 use super::observer::{Observer, Recorder, StageRecord};
-use super::order::{self, Decision, Standing};
+use super::order::{self, Decision, Question};
 use super::subject::Subject;
 use super::verdict::DropReason;
 use crate::packet::frame::Frame;
@@ -48,7 +48,7 @@ fn decide(
         StageRecord::new("flow", "miss")
             .with("decided as the first packet of a new flow; later ones replay the outcome")
     });
-    let decision = order::decide(snapshot, &Subject::of(ingress, &parsed), Standing::New, recorder)?;
+    let decision = order::decide(snapshot, &Subject::of(ingress, &parsed), Question::NEW, recorder)?;
     if parsed.hop_limit <= 1 {
         let reason = DropReason::HopLimitExceeded;
         recorder.stage(|| StageRecord::new("hop limit", format!("ends here: {}", reason.name())).with(reason.text()));

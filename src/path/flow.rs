@@ -115,10 +115,12 @@ pub(super) struct Installed {
     pub(super) maps_destination: bool,
     /// The first packet came from the internet.
     pub(super) from_internet: bool,
+    /// The client has to name the resource first.
+    pub(super) undecided: bool,
 }
 
 /// Types of next hops by the numbers that saved flows give them: new ones come at the end.
-const NEXT_HOP_TYPES: [NextHopType; 7] = [
+const NEXT_HOP_TYPES: [NextHopType; 8] = [
     NextHopType::None,
     NextHopType::VnetLocal,
     NextHopType::VNetPeering,
@@ -126,6 +128,7 @@ const NEXT_HOP_TYPES: [NextHopType; 7] = [
     NextHopType::VirtualNetworkServiceEndpoint,
     NextHopType::Internet,
     NextHopType::VirtualAppliance,
+    NextHopType::Platform,
 ];
 
 /// State of one flow; its two keys are in the flow table.
@@ -156,6 +159,8 @@ const TRANSLATED: u8 = 1;
 const MAPS_SOURCE: u8 = 2;
 const MAPS_DESTINATION: u8 = 4;
 const FROM_INTERNET: u8 = 8;
+const UNDECIDED: u8 = 16;
+const INSPECTED: u8 = 32;
 
 /// 64 bytes beside keys and index keep an IPv4 flow within 128 bytes.
 const _: () = assert!(size_of::<FlowState>() == 64);
@@ -178,7 +183,8 @@ impl FlowState {
             flags: flag(installed.translated, TRANSLATED)
                 | flag(installed.maps_source, MAPS_SOURCE)
                 | flag(installed.maps_destination, MAPS_DESTINATION)
-                | flag(installed.from_internet, FROM_INTERNET),
+                | flag(installed.from_internet, FROM_INTERNET)
+                | flag(installed.undecided, UNDECIDED | INSPECTED),
             ..Self::at(Phase::Datagram, installed.next_hop_type, u64::from(installed.generation))
         };
         state.begin(parsed, now);
@@ -256,6 +262,27 @@ impl FlowState {
     /// Whether the destination has one.
     pub fn maps_destination(&self) -> bool {
         self.flags & MAPS_DESTINATION != 0
+    }
+
+    /// Whether the client has still to name the resource that it wants, or the server to acknowledge the name.
+    #[inline]
+    pub(super) fn is_undecided(&self) -> bool {
+        self.flags & UNDECIDED != 0
+    }
+
+    /// Whether something is kept about what the client named.
+    pub(super) fn is_inspected(&self) -> bool {
+        self.flags & INSPECTED != 0
+    }
+
+    /// What the client wants is known.
+    pub(super) fn decided(&mut self) {
+        self.flags &= !UNDECIDED;
+    }
+
+    /// Nobody needs to know what the client named, and nothing is kept about it.
+    pub(super) fn forget_name(&mut self) {
+        self.flags &= !(UNDECIDED | INSPECTED);
     }
 
     /// It holds no mapping any more.

@@ -8,7 +8,9 @@ use super::counters::Counters;
 use super::egress::Egress;
 use super::flow::{Family, FlowState};
 use super::fragments::Fragments;
+use super::inspect;
 use super::redecide::{self, Foreseen, Sides};
+use super::undecided::key_of;
 use super::unsolicited::answer_due;
 use super::verdict::{DropReason, Verdict};
 use super::way::{Packet, Tables, way};
@@ -148,6 +150,7 @@ impl Forwarder {
         expire(&mut self.core, &mut self.tables.v4, &mut self.resting, now, budget);
         expire(&mut self.core, &mut self.tables.v6, &mut self.resting, now, budget);
         self.fragments.expire(&self.core, now, budget);
+        inspect::end_waiting(&mut self.core, &mut self.tables, now, budget, egress);
         answer_due(&mut self.core, &self.tables.v4, &self.tables.v6, now, budget, egress);
     }
 
@@ -158,6 +161,7 @@ impl Forwarder {
             self.tables.v6.next_deadline(),
             self.fragments.next_deadline(),
             self.core.unsolicited.next_due(),
+            self.core.undecided.next_due(),
         ];
         times.into_iter().flatten().min()
     }
@@ -184,8 +188,8 @@ impl Forwarder {
         budget: usize,
         foreseen: &mut Foreseen,
     ) -> Option<(u32, u32)> {
-        let v4 = redecide::foresee(&self.tables.v4, snapshot, v4, budget, foreseen);
-        let v6 = redecide::foresee(&self.tables.v6, snapshot, v6, budget, foreseen);
+        let v4 = redecide::foresee(&self.tables.v4, (&self.core, snapshot), v4, budget, foreseen);
+        let v6 = redecide::foresee(&self.tables.v6, (&self.core, snapshot), v6, budget, foreseen);
         match (v4, v6) {
             (None, None) => None,
             (v4, v6) => Some((v4.unwrap_or(u32::MAX), v6.unwrap_or(u32::MAX))),
@@ -232,7 +236,8 @@ fn expire<A: Family>(
     now: u64,
     budget: usize,
 ) {
-    let (shared, worker, snapshot) = (&core.settings.shared, core.settings.worker, &core.snapshot);
+    let Core { settings, snapshot, undecided, .. } = core;
+    let (shared, worker) = (&settings.shared, settings.worker);
     let verdict = |id, state: &FlowState| {
         if state.generation != snapshot.generation as u32 {
             // Its pool's lifetimes may be others now: it is decided again first.
@@ -249,9 +254,13 @@ fn expire<A: Family>(
         Some(now + 1)
     };
     let ended = flows.expire_with(now, budget, verdict, |flows, flow| {
+        if flow.state.is_inspected() {
+            undecided.end(&key_of(&flow.forward));
+        }
         let (forward, reverse) = (flows.hash(&flow.forward), flows.hash(&flow.reverse));
         shared.release(worker, (&flow.forward, forward), (&flow.reverse, reverse), &flow.state);
     });
+    core.counters.undecided.set(core.undecided.len() as u64);
     core.counters.flows_expired.add(ended as u64);
     core.counters.flows.set(core.counters.flows.get().saturating_sub(ended as u64));
     for id in resting.drain(..) {

@@ -8,15 +8,21 @@
 use std::net::IpAddr;
 
 use super::core::Core;
+use super::firewall::Admission;
 use super::flow::{Family, FlowState, Installed};
+use super::inspect::{self, of_sides};
 use super::observer::Silent;
-use super::order::{self, Decision, Standing};
+use super::order::{self, Decision, Question};
+use super::policy::Named;
+use super::redecide::sides;
 use super::route::Reached;
 use super::shared::{inside_source, mapped_destination, mapped_source, owner_of, widened};
 use super::source::{Presented, paired};
 use super::subject::Subject;
+use super::undecided::key_of;
 use super::verdict::{DropReason, Verdict};
 use crate::packet::parse::{Fragment, Parsed, TransportKind, protocol};
+use crate::packet::server_name::Application;
 use crate::snapshot::{Filtering, Mapping, Pool, PoolId, PortId, PortKind};
 use crate::table::flow::{FlowId, FlowKey, FlowTable, Refused};
 use crate::table::mapping::{Inside, Outside};
@@ -59,7 +65,7 @@ pub(super) fn install<A: Family>(
 ) -> Result<FlowId, NotMade> {
     let mut making = Making::new(core, flows, forward, parsed, decision);
     let made = making.make(may_hand_over);
-    let Making { core, flows, reverse, installed, held, .. } = making;
+    let Making { core, flows, reverse, installed, inspect, answered_at, held, .. } = making;
     let result = made.and_then(|()| {
         let state = FlowState::new(parsed, &installed, now);
         let deadline = now + state.lifetime(&core.snapshot);
@@ -72,6 +78,16 @@ pub(super) fn install<A: Family>(
     });
     match result {
         Ok(id) => {
+            if let Some(application) = inspect {
+                core.undecided.begin(now, key_of(&forward), installed.owner, application);
+                core.counters.undecided.set(core.undecided.len() as u64);
+            }
+            if let Some(port) = answered_at {
+                let sides = sides(&forward, &reverse);
+                let mut denial = of_sides(&core.snapshot, &sides, DropReason::FirewallDenied, Named::NotYet);
+                denial.answered_at = Some(port);
+                core.settings.shared.denials.add(denial);
+            }
             core.counters.flows_created.add(1);
             core.counters.flows.add(1);
             Ok(id)
@@ -134,6 +150,10 @@ struct Making<'a, A> {
     parsed: &'a Parsed,
     decision: &'a Decision,
     installed: Installed,
+    /// The protocol in which the client has to name the resource first.
+    inspect: Option<Application>,
+    /// The port of the receiver that answers in place of the one that is wanted.
+    answered_at: Option<u16>,
     held: HeldSoFar,
 }
 
@@ -165,9 +185,21 @@ impl<'a, A: Family> Making<'a, A> {
             translated: false,
             maps_source: false,
             maps_destination: false,
+            undecided: false,
             from_internet: core.snapshot.port(PortId(forward.port)).is_some_and(|port| port.kind == PortKind::Internet),
         };
-        Self { core, flows, forward, reverse, parsed, decision, installed, held: HeldSoFar::default() }
+        Self {
+            core,
+            flows,
+            forward,
+            reverse,
+            parsed,
+            decision,
+            installed,
+            inspect: None,
+            answered_at: None,
+            held: HeldSoFar::default(),
+        }
     }
 
     fn make(&mut self, may_hand_over: bool) -> Result<(), NotMade> {
@@ -310,11 +342,25 @@ impl<'a, A: Family> Making<'a, A> {
     }
 
     /// Whether the receiver takes what arrives, where that was not known before.
-    fn admit(&self) -> Result<(), NotMade> {
+    fn admit(&mut self) -> Result<(), NotMade> {
         let decision = self.decision;
-        if !matches!((decision.reached, decision.presented), (Reached::Mapping(_), _) | (_, Presented::Pool(_))) {
-            return Ok(());
+        let late = matches!((decision.reached, decision.presented), (Reached::Mapping(_), _) | (_, Presented::Pool(_)));
+        let arrival = if late { self.late_arrival()? } else { decision.arrival };
+        self.inspect = decision.inspect.or(order::inspected(arrival.ruling));
+        if self.inspect.is_some() {
+            if !inspect::has_room(self.core, self.installed.owner) {
+                return dropped(DropReason::UndecidedFull);
+            }
+            self.installed.undecided = true;
         }
+        if let Admission::Answered(port) = arrival.admission {
+            self.reverse.source_port = port;
+            self.answered_at = Some(port);
+        }
+        Ok(())
+    }
+
+    fn late_arrival(&self) -> Result<order::Arrival, NotMade> {
         let arrival = Subject {
             ingress: PortId(self.forward.port),
             source: self.reverse.destination.to_ip(),
@@ -323,8 +369,17 @@ impl<'a, A: Family> Making<'a, A> {
             source_port: self.reverse.destination_port,
             destination_port: self.reverse.source_port,
         };
-        let egress = PortId(self.reverse.port);
-        order::admit(&self.core.snapshot, egress, &arrival, Standing::New, &mut Silent).or_else(dropped)
+        let entering = Subject {
+            ingress: PortId(self.forward.port),
+            source: self.forward.source.to_ip(),
+            destination: self.forward.destination.to_ip(),
+            protocol: self.forward.protocol,
+            source_port: self.forward.source_port,
+            destination_port: self.forward.destination_port,
+        };
+        let (snapshot, egress) = (&self.core.snapshot, PortId(self.reverse.port));
+        let admitted = order::admit(snapshot, &entering, self.decision, egress, &arrival, Question::NEW, &mut Silent);
+        admitted.or_else(dropped)
     }
 
     /// A protocol without ports gets an address, and as many flows to one destination as the pool has addresses.

@@ -4,10 +4,10 @@
 //!  parse -> flow? --hit--> replay -> send
 //!             |miss
 //!             v
-//!  origin -> [NSG out] -> route -> [endpoint policy] -> source -> [firewall, NSG in] -> install flow -> replay -> send
+//!  origin -> NSG out -> route -> endpoint policy -> source -> firewall, NSG in -> install flow -> replay -> send
 //! ```
 //!
-//! Stages in brackets come with their features; their place is fixed. A packet ends in exactly one [`Verdict`], so
+//! A packet ends in exactly one [`Verdict`], so
 //! packets received equal packets forwarded plus answered plus dropped, always, but for fragments that are held until
 //! the first of their packet comes.
 //!
@@ -27,12 +27,15 @@
 mod answer;
 mod core;
 pub mod counters;
+pub mod denial;
 mod egress;
 pub mod explain;
+pub mod firewall;
 pub mod flow;
 pub mod forwarder;
 mod fragments;
 mod icmp_error;
+mod inspect;
 mod install;
 #[doc = include_str!("nat.md")]
 pub mod nat {}
@@ -40,12 +43,14 @@ pub mod nsg;
 pub mod observer;
 pub mod order;
 pub mod origin;
+pub mod policy;
 pub mod redecide;
 pub mod route;
 pub mod save;
 pub mod shared;
 pub mod source;
 pub mod subject;
+mod undecided;
 mod unsolicited;
 pub mod verdict;
 mod way;

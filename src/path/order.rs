@@ -1,13 +1,16 @@
 //! The order of the stages that decide a new flow, and nothing else.
 
+use super::firewall::{self, Admission, Caller};
 use super::nsg::{self, Direction};
 use super::observer::{Observer, StageRecord};
 use super::origin;
+use super::policy::{self, Named, Ruling};
 use super::route::{self, Reached};
 use super::source::{self, Presented};
 use super::subject::Subject;
 use super::verdict::DropReason;
-use crate::snapshot::{NextHopType, PortId, Snapshot};
+use crate::packet::server_name::Application;
+use crate::snapshot::{NextHopType, PortId, Snapshot, SourceAction};
 
 /// What the stages decided about a new flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +23,27 @@ pub struct Decision {
     pub presented: Presented,
     /// Type of the next hop.
     pub next_hop_type: NextHopType,
+    /// The endpoint that it takes: the place in the subnet's list.
+    pub endpoint: Option<u16>,
+    /// Whether the receiver takes it, as far as that is known before the flow is made.
+    pub arrival: Arrival,
+    /// The protocol in which the client names the resource, where that is needed first.
+    pub inspect: Option<Application>,
+}
+
+/// What the receiver says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrival {
+    /// Whether a firewall admits the packet.
+    pub admission: Admission,
+    /// Whether a name is needed first.
+    pub ruling: Ruling,
+}
+
+impl Default for Arrival {
+    fn default() -> Self {
+        Self { admission: Admission::Admitted, ruling: Ruling::Pass }
+    }
 }
 
 /// Whether what is decided on is new.
@@ -31,6 +55,20 @@ pub enum Standing {
     Established,
 }
 
+/// What is asked: whether the packet is new, and what is known of the resource that it wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Question {
+    /// Whether it is new.
+    pub standing: Standing,
+    /// What the connection named.
+    pub named: Named,
+}
+
+impl Question {
+    /// About a first packet.
+    pub const NEW: Self = Self { standing: Standing::New, named: Named::NotYet };
+}
+
 /// Runs the stages in their order.
 ///
 /// # Errors
@@ -38,44 +76,73 @@ pub enum Standing {
 pub fn decide(
     snapshot: &Snapshot,
     subject: &Subject,
-    standing: Standing,
+    question: Question,
     observer: &mut impl Observer,
 ) -> Result<Decision, DropReason> {
     let port = snapshot.port(subject.ingress).ok_or(DropReason::UnknownPort)?;
     origin::check(port, subject, observer)?;
-    nsg::check(snapshot, port, Direction::Outbound, subject, standing, observer)?;
+    nsg::check(snapshot, port, Direction::Outbound, subject, question.standing, observer)?;
     let chosen = route::choose(snapshot, port, subject, observer)?;
+    let endpoint = match chosen.source {
+        SourceAction::Endpoint(endpoint) => Some(endpoint),
+        SourceAction::Keep | SourceAction::Outbound => None,
+    };
+    let ruling = policy::check(snapshot, port, endpoint, subject, question.named, observer)?;
     let presented = source::choose(snapshot, port, subject, chosen.source, chosen.egress, observer)?;
-    let decision =
-        Decision { egress: chosen.egress, reached: chosen.reached, presented, next_hop_type: chosen.next_hop_type };
-    match arrival(subject, &decision) {
-        Some(arrival) => admit(snapshot, decision.egress, &arrival, standing, observer)?,
+    let mut decision = Decision {
+        egress: chosen.egress,
+        reached: chosen.reached,
+        presented,
+        next_hop_type: chosen.next_hop_type,
+        endpoint,
+        arrival: Arrival::default(),
+        inspect: None,
+    };
+    match arriving(subject, &decision) {
+        Some(arriving) => {
+            decision.arrival = admit(snapshot, subject, &decision, decision.egress, &arriving, question, observer)?;
+        }
         None if matches!(decision.reached, Reached::Mapping(_)) => observer.stage(|| {
             StageRecord::new("nsg", "Inbound: when the flow is made").with("whom it leads to follows from the mapping")
         }),
-        // A pool's address arrives at services and the internet; at a NIC only behind a public address of it.
+        // Which address of a pool it is, and so what a firewall says to it, is known when the flow is made.
         None => {}
     }
+    decision.inspect = inspected(ruling).or_else(|| inspected(decision.arrival.ruling));
     Ok(decision)
 }
 
-/// The last stage: whether the receiver takes a packet as it arrives, translated.
+/// The protocol of a ruling that asks for a name.
+pub(super) fn inspected(ruling: Ruling) -> Option<Application> {
+    match ruling {
+        Ruling::Pass => None,
+        Ruling::Inspect(application) => Some(application),
+    }
+}
+
+/// The last stages: whether the receiver takes a packet as it arrives, translated. `subject` is the packet as it entered.
 ///
 /// # Errors
 /// Its reason to drop the packet.
 pub fn admit(
     snapshot: &Snapshot,
+    subject: &Subject,
+    decision: &Decision,
     egress: PortId,
-    arrival: &Subject,
-    standing: Standing,
+    arriving: &Subject,
+    question: Question,
     observer: &mut impl Observer,
-) -> Result<(), DropReason> {
-    let Some(receiver) = snapshot.port(egress) else { return Ok(()) };
-    nsg::check(snapshot, receiver, Direction::Inbound, arrival, standing, observer)
+) -> Result<Arrival, DropReason> {
+    let Some(receiver) = snapshot.port(egress) else { return Ok(Arrival::default()) };
+    let Some(port) = snapshot.port(subject.ingress) else { return Ok(Arrival::default()) };
+    let caller = Caller { ingress: subject.ingress, port, endpoint: decision.endpoint, source: arriving.source };
+    let (admission, ruling) = firewall::check(snapshot, &caller, subject, question.named, observer)?;
+    nsg::check(snapshot, receiver, Direction::Inbound, arriving, question.standing, observer)?;
+    Ok(Arrival { admission, ruling })
 }
 
 /// A packet as it arrives, where that is known before the flow is made: mappings and pools give addresses and ports then.
-fn arrival(subject: &Subject, decision: &Decision) -> Option<Subject> {
+fn arriving(subject: &Subject, decision: &Decision) -> Option<Subject> {
     let source = match decision.presented {
         Presented::Own => subject.source,
         Presented::OneToOne(address) => address,

@@ -4,15 +4,12 @@
 //! forwarding receives and sends traffic that is not for its own addresses). What comes in through
 //! the gateway or the internet edge never has a source of a virtual network: it could pass for a VM at a service.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 
 use super::observer::{Observer, StageRecord};
 use super::subject::Subject;
 use super::verdict::DropReason;
-use crate::snapshot::{PortEntry, PortKind};
-
-/// Addresses of the platform: DNS, DHCP and probes; instance metadata. Reachable in Azure whatever the routes say.
-pub const PLATFORM: [Ipv4Addr; 2] = [Ipv4Addr::new(168, 63, 129, 16), Ipv4Addr::new(169, 254, 169, 254)];
+use crate::snapshot::{PLATFORM, PortEntry, PortKind};
 
 /// Checks source and destination against the port that the packet entered through.
 ///
@@ -35,7 +32,7 @@ pub fn check(port: &PortEntry, subject: &Subject, observer: &mut impl Observer) 
 fn destination(address: IpAddr) -> Result<(), DropReason> {
     match address {
         IpAddr::V4(v4) if v4.is_multicast() || v4.is_broadcast() => Err(DropReason::MulticastDestination),
-        IpAddr::V4(v4) if PLATFORM.contains(&v4) => Err(DropReason::PlatformAddress),
+        IpAddr::V4(v4) if PLATFORM.contains(&v4) => Ok(()),
         IpAddr::V4(v4) if v4.is_link_local() || v4.is_unspecified() || v4.is_loopback() => Err(DropReason::LinkLocal),
         IpAddr::V6(v6) if v6.is_multicast() => Err(DropReason::MulticastDestination),
         IpAddr::V6(v6) if v6.is_unicast_link_local() || v6.is_unspecified() || v6.is_loopback() || is_mapped(v6) => {
@@ -58,6 +55,7 @@ pub fn source(port: &PortEntry, address: IpAddr) -> Result<(), DropReason> {
                 !port.refused_sources.iter().any(|prefix| prefix.contains(&address))
             }
             PortKind::Service | PortKind::Backbone => true,
+            PortKind::Platform => port.addresses.contains(&address),
             PortKind::Vacant => false,
         };
     if allowed { Ok(()) } else { Err(DropReason::SpoofedSource) }

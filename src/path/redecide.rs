@@ -13,15 +13,20 @@ use std::net::IpAddr;
 use super::answer;
 use super::core::Core;
 use super::egress::Egress;
+use super::firewall::Admission;
 use super::flow::{Family, FlowState, Phase};
 use super::forwarder::FlowSummary;
 use super::observer::Silent;
-use super::order::{self, Decision, Standing};
+use super::order::{self, Decision, Question, Standing};
+use super::policy::Named;
+use super::route;
 use super::route::Reached;
 use super::source::Presented;
 use super::subject::Subject;
+use super::undecided::key_of;
+use super::verdict::DropReason;
 use crate::packet::parse::protocol;
-use crate::snapshot::{NextHopType, PoolId, PortId, Snapshot};
+use crate::snapshot::{NextHopType, PoolId, PortId, Snapshot, SourceAction};
 use crate::table::flow::{Direction, FlowId, FlowKey, FlowTable};
 
 /// What became of the flow.
@@ -60,11 +65,18 @@ pub(super) fn flow<A: Family>(
         return Outcome::Trace;
     }
     let before = FlowSummary { sides: sides(&forward, &reverse), state };
-    let fate = fate(&core.snapshot, &before.sides, &state);
+    let fate = fate(&core.snapshot, &before.sides, &state, named(core, &forward, &state));
     core.changed.count(fate, before);
     let phase = match fate {
-        Fate::Kept { next_hop_type, pool } => {
+        Fate::Kept { next_hop_type, pool, inspected } => {
+            if state.is_inspected() && !inspected {
+                core.undecided.end(&key_of(&forward));
+                core.counters.undecided.set(core.undecided.len() as u64);
+            }
             if let Some(state) = flows.state_mut(id) {
+                if !inspected {
+                    state.forget_name();
+                }
                 state.generation = generation;
                 state.next_hop_type = next_hop_type;
                 state.set_pool(pool);
@@ -90,17 +102,40 @@ pub(super) fn flow<A: Family>(
             Phase::Moved
         }
     };
-    // Nobody else comes in by what is left of it.
-    core.settings.shared.unmap(&forward, &reverse, &state);
-    if let Some(state) = flows.state_mut(id) {
-        state.forget_mappings();
-        state.generation = generation;
-        state.phase = phase;
-        state.touch(now);
-        let deadline = now + state.lifetime(&core.snapshot);
-        flows.set_deadline(id, deadline, true);
-    }
+    leave_trace(core, flows, id, phase, now);
     if fate == Fate::Reset { Outcome::Reset } else { Outcome::Trace }
+}
+
+/// A flow has ended, and a trace of it stays: nobody else comes in by what is left of it.
+pub(super) fn leave_trace<A: Family>(
+    core: &mut Core,
+    flows: &mut FlowTable<A, FlowState>,
+    id: FlowId,
+    phase: Phase,
+    now: u64,
+) {
+    let (Some(forward), Some(reverse), Some(state)) =
+        (flows.key(id, Direction::Forward).copied(), flows.key(id, Direction::Reverse).copied(), flows.state_mut(id))
+    else {
+        return;
+    };
+    core.settings.shared.unmap(&forward, &reverse, state);
+    if state.is_inspected() {
+        core.undecided.end(&key_of(&forward));
+        core.counters.undecided.set(core.undecided.len() as u64);
+    }
+    state.forget_name();
+    state.forget_mappings();
+    state.generation = core.snapshot.generation as u32;
+    state.phase = phase;
+    state.touch(now);
+    let deadline = now + state.lifetime(&core.snapshot);
+    flows.set_deadline(id, deadline, true);
+}
+
+/// What the client of a flow has named.
+fn named<A: Family>(core: &Core, forward: &FlowKey<A>, state: &FlowState) -> Named {
+    if state.is_inspected() { core.undecided.named(&key_of(forward)) } else { Named::NotYet }
 }
 
 /// Both sides of a flow as its packets carry them.
@@ -123,6 +158,18 @@ pub struct Sides {
 }
 
 impl Sides {
+    /// The first packet as it entered.
+    fn entering(&self) -> Subject {
+        Subject {
+            ingress: self.ingress,
+            source: self.source.0,
+            destination: self.destination.0,
+            protocol: self.protocol,
+            source_port: self.source.1,
+            destination_port: self.destination.1,
+        }
+    }
+
     /// The first packet as it arrived at its receiver.
     fn arrival(&self) -> Subject {
         Subject {
@@ -158,6 +205,8 @@ pub enum Fate {
         next_hop_type: NextHopType,
         /// The pool that its source is of, now.
         pool: Option<PoolId>,
+        /// Whether what its client names, or named, still matters.
+        inspected: bool,
     },
     /// It is an open TCP connection, and both ends are reset.
     Reset,
@@ -168,25 +217,16 @@ pub enum Fate {
 }
 
 /// What becomes of a flow under a snapshot: the one answer for forwarding and for asking what a change would do.
-pub fn fate(snapshot: &Snapshot, sides: &Sides, state: &FlowState) -> Fate {
-    let subject = Subject {
-        ingress: sides.ingress,
-        source: sides.source.0,
-        destination: sides.destination.0,
-        protocol: sides.protocol,
-        source_port: sides.source.1,
-        destination_port: sides.destination.1,
-    };
-    let decided = order::decide(snapshot, &subject, Standing::Established, &mut Silent);
-    let admitted = decided.and_then(|decision| {
-        // What arrives is known of a flow, whatever gave it its addresses.
-        order::admit(snapshot, sides.egress, &sides.arrival(), Standing::Established, &mut Silent)?;
-        Ok(decision)
-    });
+pub fn fate(snapshot: &Snapshot, sides: &Sides, state: &FlowState, named: Named) -> Fate {
+    let admitted = judge(snapshot, sides, Question { standing: Standing::Established, named });
+    // A connection that has begun cannot be asked for a name any more.
+    let known = |decision: &Decision| decision.inspect.is_none() || state.is_inspected();
     if let Ok(decision) = admitted
+        && known(&decision)
         && let Some(pool) = still_good(snapshot, sides, state, &decision)
     {
-        return Fate::Kept { next_hop_type: decision.next_hop_type, pool };
+        let inspected = state.is_inspected() && (named != Named::NotYet || decision.inspect.is_some());
+        return Fate::Kept { next_hop_type: decision.next_hop_type, pool, inspected };
     }
     if sides.protocol != protocol::TCP {
         return Fate::Moved;
@@ -197,6 +237,27 @@ pub fn fate(snapshot: &Snapshot, sides: &Sides, state: &FlowState) -> Fate {
         phase => matches!(phase, Phase::Established | Phase::Closing),
     };
     if connected { Fate::Reset } else { Fate::Ended }
+}
+
+/// The decision about a flow, firewall and security groups of the receiver included: what arrives is known of a flow,
+/// whatever gave it its addresses.
+pub(super) fn judge(snapshot: &Snapshot, sides: &Sides, question: Question) -> Result<Decision, DropReason> {
+    let subject = sides.entering();
+    let mut decision = order::decide(snapshot, &subject, question, &mut Silent)?;
+    let arrival = order::admit(snapshot, &subject, &decision, sides.egress, &sides.arrival(), question, &mut Silent)?;
+    decision.inspect = decision.inspect.or(order::inspected(arrival.ruling));
+    decision.arrival = arrival;
+    Ok(decision)
+}
+
+/// The way that a flow takes, whether the receiver admits it or not.
+pub(super) fn way_of(snapshot: &Snapshot, sides: &Sides) -> Option<u16> {
+    let subject = sides.entering();
+    let port = snapshot.port(subject.ingress)?;
+    match route::choose(snapshot, port, &subject, &mut Silent).ok()?.source {
+        SourceAction::Endpoint(endpoint) => Some(endpoint),
+        SourceAction::Keep | SourceAction::Outbound => None,
+    }
 }
 
 /// What a change does, or would do, to flows. Traces that an earlier change left do not count.
@@ -256,7 +317,7 @@ const PLACES: usize = 16;
 /// on from, none when all have been looked at.
 pub(super) fn foresee<A: Family>(
     flows: &FlowTable<A, FlowState>,
-    snapshot: &Snapshot,
+    (core, snapshot): (&Core, &Snapshot),
     mut place: u32,
     budget: usize,
     foreseen: &mut Foreseen,
@@ -274,7 +335,7 @@ pub(super) fn foresee<A: Family>(
             && !matches!(state.phase, Phase::Reset | Phase::Moved)
         {
             let flow = FlowSummary { sides: sides(forward, reverse), state: *state };
-            foreseen.count(fate(snapshot, &flow.sides, state), flow);
+            foreseen.count(fate(snapshot, &flow.sides, state, named(core, forward, state)), flow);
         }
         left -= 1;
         if left == 0 {
@@ -298,7 +359,12 @@ fn still_good(snapshot: &Snapshot, sides: &Sides, state: &FlowState, decision: &
         Reached::Mapping(pool) => snapshot.serves(pool, sides.egress, reached),
         Reached::Own | Reached::Instance(_) => decision.egress == sides.egress,
     };
-    if !egress || destination != reached {
+    let port = match decision.arrival.admission {
+        Admission::Answered(port) => port,
+        Admission::Admitted if matches!(decision.reached, Reached::Mapping(_)) => sides.reached.1,
+        Admission::Admitted => sides.destination.1,
+    };
+    if !egress || destination != reached || port != sides.reached.1 {
         return None;
     }
     let inward = match decision.reached {

@@ -1,8 +1,8 @@
 //! Second stage: where does the packet go?
 //!
 //! What enters through a NIC or the gateway follows the route table of its port: one prefix lookup, one row. What
-//! enters from the internet reaches public addresses of services and NICs, and mappings that let it in. Services and the backbone only answer: what they send
-//! belongs to a flow, or nowhere.
+//! enters from the internet reaches public addresses of services and NICs, and mappings that let it in. Services and the
+//! backbone only answer: what they send belongs to a flow, or nowhere. The platform's own addresses are outside routes.
 
 use std::net::IpAddr;
 
@@ -10,8 +10,8 @@ use super::observer::{Observer, StageRecord};
 use super::subject::Subject;
 use super::verdict::DropReason;
 use crate::snapshot::{
-    Hop, HopAction, Mapping, NextHopType, PoolId, PoolKind, PortEntry, PortId, PortKind, Snapshot, SourceAction,
-    TableId,
+    Hop, HopAction, Mapping, NextHopType, PLATFORM, PoolId, PoolKind, PortEntry, PortId, PortKind, Snapshot,
+    SourceAction, TableId,
 };
 
 /// Where a packet goes.
@@ -49,6 +49,8 @@ pub fn choose(
     observer: &mut impl Observer,
 ) -> Result<Chosen, DropReason> {
     let result = match (port.kind, port.table) {
+        (PortKind::Nic | PortKind::Gateway, _) if is_platform(subject.destination) => to_platform(snapshot, port),
+        (PortKind::Platform, _) => from_platform(snapshot, subject),
         (PortKind::Nic | PortKind::Gateway, Some(table)) => by_table(snapshot, port, table, subject, observer),
         (PortKind::Internet, _) => from_internet(snapshot, subject),
         (PortKind::Service | PortKind::Backbone, _) => Err(DropReason::Unsolicited),
@@ -78,6 +80,33 @@ pub fn choose(
         Err(reason) => StageRecord::new("next hop", format!("drop: {}", reason.name())).with(reason.text()),
     });
     result
+}
+
+fn is_platform(destination: IpAddr) -> bool {
+    matches!(destination, IpAddr::V4(v4) if PLATFORM.contains(&v4))
+}
+
+/// VMs reach the platform whatever their routes say; on-premises does not (Azure, "What is IP address 168.63.129.16?").
+fn to_platform(snapshot: &Snapshot, port: &PortEntry) -> Result<Chosen, DropReason> {
+    let egress = snapshot.platform.filter(|_| port.kind == PortKind::Nic).ok_or(DropReason::PlatformAddress)?;
+    let reached = Reached::Own;
+    Ok(Chosen { egress, source: SourceAction::Keep, reached, next_hop_type: NextHopType::Platform })
+}
+
+/// The platform probes VMs: the one that has the address. Of networks with the same addresses it does not know which.
+fn from_platform(snapshot: &Snapshot, subject: &Subject) -> Result<Chosen, DropReason> {
+    let has = |port: &PortEntry| port.kind == PortKind::Nic && port.addresses.contains(&subject.destination);
+    let mut found = snapshot.ports.iter().zip(0..).filter(|(port, _)| has(port));
+    match (found.next(), found.next()) {
+        (Some((_, egress)), None) => Ok(Chosen {
+            egress: PortId(egress),
+            source: SourceAction::Keep,
+            reached: Reached::Own,
+            next_hop_type: NextHopType::VnetLocal,
+        }),
+        (Some(_), Some(_)) => Err(DropReason::FlowConflict),
+        (None, _) => Err(DropReason::AddressUnassigned),
+    }
 }
 
 /// From the internet: to services, to public addresses of NICs, to mappings.

@@ -134,10 +134,12 @@ impl Forwarder {
     /// Visits every flow as it is to be saved.
     pub fn save(&self, now: u64, mut visit: impl FnMut(SavedFlow)) {
         let age = |state: &FlowState| now.saturating_sub(state.last_seen());
-        for (_, forward, reverse, state) in self.tables.v4.iter() {
+        // What a client named is not saved: such a connection is asked again, and cannot answer.
+        let saved = |state: &FlowState| !state.is_inspected();
+        for (_, forward, reverse, state) in self.tables.v4.iter().filter(|(.., state)| saved(state)) {
             visit(SavedFlow { keys: Keys::V4([*forward, *reverse]), age: age(state), state: *state });
         }
-        for (_, forward, reverse, state) in self.tables.v6.iter() {
+        for (_, forward, reverse, state) in self.tables.v6.iter().filter(|(.., state)| saved(state)) {
             visit(SavedFlow { keys: Keys::V6([*forward, *reverse]), age: age(state), state: *state });
         }
     }
@@ -268,7 +270,7 @@ mod tests {
         good.resize(1 + 2 * 15 + 4 + 4 * 8 + 4 * 4 + 4, 0);
         assert!(SavedFlow::from_bytes(&mut good.as_slice()).is_some());
         let last = good.len() - 1;
-        for (place, value) in [(0, 5), (last - 3, 7), (last - 2, 10), (last, 16)] {
+        for (place, value) in [(0, 5), (last - 3, 8), (last - 2, 10), (last, 16)] {
             let mut bad = good.clone();
             bad[place] = value;
             assert!(SavedFlow::from_bytes(&mut bad.as_slice()).is_none(), "byte {place} is {value}");
@@ -300,6 +302,7 @@ mod tests {
             NextHopType::VirtualNetworkServiceEndpoint,
             NextHopType::Internet,
             NextHopType::VirtualAppliance,
+            NextHopType::Platform,
             NextHopType::None,
         ] {
             let mut state = plain.state;

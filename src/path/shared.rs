@@ -3,6 +3,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 
+use super::denial::Denials;
 use super::flow::{Family, FlowState};
 use crate::snapshot::{PoolId, PortId, PortKind, Snapshot};
 use crate::table::directory::Directory;
@@ -20,6 +21,8 @@ pub struct Shared {
     pub(super) quota: Quota,
     /// Endpoint-independent mappings.
     pub(super) mappings: Mappings,
+    /// Who was denied what.
+    pub(super) denials: Denials,
     workers: u16,
     hasher: RandomState,
 }
@@ -31,6 +34,7 @@ impl Shared {
             directory: (workers > 1).then(Directory::new),
             quota: Quota::new(usize::from(u16::MAX) + 1),
             mappings: Mappings::new(),
+            denials: Denials::new(),
             workers: workers.max(1),
             hasher: RandomState::new(),
         }
@@ -49,6 +53,11 @@ impl Shared {
     /// Endpoint-independent mappings now.
     pub fn mappings(&self) -> usize {
         self.mappings.len()
+    }
+
+    /// Who was denied what, for people.
+    pub fn denials(&self) -> &Denials {
+        &self.denials
     }
 
     /// The worker that follows the fragments of a packet: the same one for all of them, whichever queue they come in by.

@@ -52,6 +52,10 @@ named! {
         PacketTooBig = "packet_too_big", "Larger than the next MTU and not to be fragmented; an ICMP error with the MTU went back.";
         Reset = "reset", "Its connection was closed because its path or source address changed; TCP resets went out.";
         FlowEnded = "flow_ended", "TCP of a translated connection that has ended or fell idle; a TCP reset went back.";
+        PolicyDenied = "policy_denied", "The endpoint policies of the subnet do not list the resource; a reset or ICMP error went back.";
+        PolicyUnidentified = "policy_unidentified", "Endpoint policies apply, and nothing tells which resource is wanted; a reset or ICMP error went back.";
+        FirewallDenied = "firewall_denied", "The firewall of the resource does not admit the sender; a reset or ICMP error went back.";
+        UndecidedInconsistent = "undecided_inconsistent", "Other bytes in the place of those that named the resource; TCP resets went out.";
     }
 }
 
@@ -116,6 +120,27 @@ named! {
         Untranslatable = "untranslatable", "The packet has no form in the other address family (RFC 7915).";
         NsgOutboundDenied = "nsg_outbound_denied", "A network security group does not let the sender send it.";
         NsgInboundDenied = "nsg_inbound_denied", "A network security group does not let it in to the receiver.";
+        PolicyDenied = "policy_denied", "The endpoint policies of the subnet do not list the resource.";
+        PolicyUnidentified = "policy_unidentified", "Endpoint policies apply, and the connection does not tell which resource it wants.";
+        FirewallDenied = "firewall_denied", "The firewall of the resource does not admit the sender.";
+        UndecidedTimeout = "undecided_timeout", "The client did not tell in time which resource it wants.";
+        UndecidedFull = "undecided_full", "As many connections as may wait for the name of a resource, of the NIC or of all.";
+        UndecidedOutOfOrder = "undecided_out_of_order", "Bytes beyond a gap, while the name of the resource is read; they come again.";
+        UndecidedMalformed = "undecided_malformed", "A fragment, data in a SYN or a wrong TCP checksum, while the name of the resource is read.";
+        UndecidedInconsistent = "undecided_inconsistent", "Other bytes in the place of those that named the resource.";
+    }
+}
+
+impl DropReason {
+    /// The answer that stands for it where the sender is told.
+    pub(super) const fn answer(self) -> Option<Answer> {
+        match self {
+            Self::PolicyDenied => Some(Answer::PolicyDenied),
+            Self::PolicyUnidentified => Some(Answer::PolicyUnidentified),
+            Self::FirewallDenied => Some(Answer::FirewallDenied),
+            Self::UndecidedInconsistent => Some(Answer::UndecidedInconsistent),
+            _ => None,
+        }
     }
 }
 

@@ -5,14 +5,19 @@
 
 use super::answer;
 use super::core::Core;
+use super::denial;
 use super::egress::Egress;
+use super::firewall;
 use super::flow::{Family, FlowState, Phase};
 use super::icmp_error;
+use super::inspect;
 use super::install::{NotMade, install};
 use super::observer::Silent;
-use super::order::{self, Decision, Standing};
+use super::order::{self, Decision, Question};
+use super::policy::Named;
 use super::redecide::{self, Outcome};
-use super::source::Presented;
+use super::route;
+use super::source::{self, Presented, paired};
 use super::subject::Subject;
 use super::verdict::{Answer, DropReason, Verdict};
 use crate::packet::cross::cross;
@@ -23,7 +28,8 @@ use crate::packet::mss::clamp_mss;
 use crate::packet::parse::{self, Addresses, Fragment, Parsed, TransportKind, protocol};
 use crate::packet::rewrite::{self, Translation};
 use crate::packet::segment;
-use crate::snapshot::PortId;
+use crate::packet::tcp::sequence_span;
+use crate::snapshot::{Denial, PortId, SourceAction};
 use crate::table::flow::{Direction, FlowId, FlowKey, FlowTable};
 use crate::table::quota::Exceeded;
 
@@ -130,12 +136,9 @@ fn first(core: &mut Core, tables: &mut Tables, packet: &mut Packet<'_>, egress: 
         return Verdict::Dropped(DropReason::FragmentWithoutFlow);
     }
     let subject = Subject::of(packet.ingress, parsed);
-    let decision = match order::decide(&core.snapshot, &subject, Standing::New, &mut Silent) {
+    let decision = match order::decide(&core.snapshot, &subject, Question::NEW, &mut Silent) {
         Ok(decision) => decision,
-        Err(reason) => {
-            remember_unsolicited(core, packet, reason);
-            return Verdict::Dropped(reason);
-        }
+        Err(reason) => return refuse(core, packet, reason, egress),
     };
     if parsed.hop_limit <= 1 {
         return time_exceeded(core, packet, egress);
@@ -171,8 +174,69 @@ fn first(core: &mut Core, tables: &mut Tables, packet: &mut Packet<'_>, egress: 
         let error = IcmpError::AdministrativelyProhibited;
         answer::icmp_error(core, error, (*ingress, *ingress), frame.bytes(), parsed, *now, egress);
     }
+    refuse(core, packet, reason, egress)
+}
+
+/// A packet begins no flow. Whom policies and firewalls deny is told at once, and so are people.
+fn refuse(core: &mut Core, packet: &Packet<'_>, reason: DropReason, egress: &mut impl Egress) -> Verdict {
     remember_unsolicited(core, packet, reason);
-    Verdict::Dropped(reason)
+    let Some(answer) = reason.answer() else { return Verdict::Dropped(reason) };
+    let Packet { now, ingress, frame, parsed, .. } = packet;
+    core.settings.shared.denials.add(denied(core, *ingress, parsed, reason));
+    let firewall =
+        (reason == DropReason::FirewallDenied).then(|| firewall::of(&core.snapshot, parsed.destination())).flatten();
+    let prohibited = firewall.is_some_and(|(_, firewall)| firewall.denial == Denial::Prohibited);
+    let told = match parsed.kind {
+        TransportKind::Tcp { flags, .. } if flags & Parsed::RST != 0 => false,
+        TransportKind::Tcp { flags, sequence, acknowledgment, .. } if !prohibited => {
+            let Some(key) = key_of::<u128>(*ingress, parsed) else { return Verdict::Dropped(reason) };
+            // RFC 9293 section 3.10.7.1, as a host would that has no such port.
+            let (number, acknowledged) = if flags & Parsed::ACK != 0 {
+                (acknowledgment, None)
+            } else {
+                (0, Some(sequence.wrapping_add(sequence_span(parsed))))
+            };
+            answer::reset_sender(core, &key, number, acknowledged, *now, egress)
+        }
+        _ => {
+            let error = IcmpError::AdministrativelyProhibited;
+            answer::icmp_error(core, error, (*ingress, *ingress), frame.bytes(), parsed, *now, egress)
+        }
+    };
+    if told { Verdict::Answered(answer) } else { Verdict::Dropped(reason) }
+}
+
+/// A record of a packet that begins no flow.
+fn denied(core: &Core, ingress: PortId, parsed: &Parsed, reason: DropReason) -> denial::Denial {
+    let snapshot = &core.snapshot;
+    let subject = Subject::of(ingress, parsed);
+    let port = snapshot.port(ingress);
+    let chosen = port.and_then(|port| route::choose(snapshot, port, &subject, &mut Silent).ok());
+    let endpoint = chosen.is_some_and(|chosen| matches!(chosen.source, SourceAction::Endpoint(_)));
+    let presented = port.zip(chosen).and_then(|(port, chosen)| {
+        let presented = source::choose(snapshot, port, &subject, chosen.source, chosen.egress, &mut Silent).ok()?;
+        match presented {
+            Presented::Own => Some(subject.source),
+            Presented::OneToOne(address) => Some(address),
+            Presented::Identity6 { source, .. } => Some(source.into()),
+            Presented::Pool(pool) => paired(snapshot.pool(pool)?, subject.source, 0),
+        }
+    });
+    denial::Denial {
+        reason,
+        protocol: parsed.protocol,
+        ingress,
+        source: (parsed.source(), parsed.source_port),
+        presented,
+        destination: (parsed.destination(), parsed.destination_port),
+        endpoint,
+        identity: port.and_then(|port| port.identity).filter(|_| endpoint),
+        resource: inspect::resource_of(snapshot, parsed.destination(), Named::NotYet),
+        name: None,
+        unnamed: None,
+        answered_at: None,
+        generation: snapshot.generation,
+    }
 }
 
 fn begin<A: Family>(
@@ -185,6 +249,11 @@ fn begin<A: Family>(
     let version = NotMade::Verdict(Verdict::Dropped(DropReason::Version));
     let key = key_of::<A>(packet.ingress, packet.parsed).ok_or(version)?;
     let id = install(core, flows, key, packet.parsed, decision, packet.now, packet.may_hand_over)?;
+    if flows.state(id).is_some_and(FlowState::is_undecided)
+        && let Some(verdict) = inspect::packet(core, flows, id, Direction::Forward, packet, egress)
+    {
+        return Ok(verdict);
+    }
     Ok(replay(core, flows, id, Direction::Forward, packet, egress))
 }
 
@@ -299,7 +368,7 @@ fn hit<A: Family>(
 ) -> Hit {
     let Some(state) = flows.state(id) else { return Hit::Miss };
     let current = state.generation == core.snapshot.generation as u32;
-    if current && state.is_live() && packet.parsed.fragment == Fragment::None {
+    if current && state.is_live() && !state.is_undecided() && packet.parsed.fragment == Fragment::None {
         return Hit::Replay;
     }
     unusual(core, flows, id, direction, packet, egress)
@@ -351,6 +420,10 @@ fn unusual<A: Family>(
             remember_unsolicited(core, packet, DropReason::NoMapping);
             Hit::Verdict(Verdict::Dropped(DropReason::NoMapping))
         }
+        _ if state.is_undecided() => match inspect::packet(core, flows, id, direction, packet, egress) {
+            Some(verdict) => Hit::Verdict(verdict),
+            None => Hit::Replay,
+        },
         _ => Hit::Replay,
     }
 }
@@ -372,7 +445,7 @@ fn trace<A: Family>(
     };
     let begins = flags & (Parsed::SYN | Parsed::ACK | Parsed::RST) == Parsed::SYN;
     if direction == Direction::Forward {
-        if let Err(reason) = order::decide(&core.snapshot, &redecide::subject(&key), Standing::New, &mut Silent) {
+        if let Err(reason) = order::decide(&core.snapshot, &redecide::subject(&key), Question::NEW, &mut Silent) {
             let resets = phase == Phase::Reset && !begins;
             return Hit::Verdict(if resets {
                 reset_sender(core, packet, reason, Answer::Reset, egress)

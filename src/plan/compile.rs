@@ -14,11 +14,13 @@ use std::sync::Arc;
 
 use super::chains::{Chains, Family};
 use super::lists::ListId;
+use super::policies::Policies;
 use super::ports::Ports;
 use super::resolve::{Delivery, Target};
+use super::resources::{self, Compiled};
 use super::select::{Rules, select};
 use super::sources::{self, Sources};
-use super::{Plan, PlanError, resources};
+use super::{Plan, PlanError};
 use crate::model::network::Network;
 use crate::snapshot::{
     Hop, HopAction, Lifetimes, NextHopType, PortEntry, PortId, PortKind, RouteInfo, RouteTable, Snapshot, TableId,
@@ -46,12 +48,16 @@ pub(super) fn compile(plan: &Plan, generation: u64, previous: Option<&Snapshot>)
         Target::Gateway => Some(gateway),
         _ => None,
     };
-    let sources = Sources::new(network, plan.region, previous)?;
+    let sources = Sources::new(network, &plan.regions, previous)?;
+    let policies = Policies::new(network);
     let before = previous.map(|snapshot| &*snapshot.ports).unwrap_or_default();
     let resources_before = previous.map(|snapshot| &*snapshot.resources.list).unwrap_or_default();
-    let numbered = Ports::assign(network, before, &sources, table_of)?;
+    let numbered = Ports::assign(network, before, &sources, &policies, table_of)?;
 
-    let resources = resources::compile(network, &numbered, resources_before);
+    let Compiled { resources, declared } =
+        resources::compile(network, &numbered, &sources.identities, resources_before);
+    let policies = policies.compile(&declared);
+    let platform = numbered.of(Target::Platform).filter(|(_, has_device)| *has_device).map(|(port, _)| port);
 
     let mut hops = Interner::default();
     let (classes_v4, rows_v4) = Rows::compile::<u32>(plan, &numbered, &mut hops);
@@ -85,6 +91,8 @@ pub(super) fn compile(plan: &Plan, generation: u64, previous: Option<&Snapshot>)
         nsgs: Vec::new(),
         address_sets: Classes::default(),
         resources,
+        policies,
+        platform,
         pools: sources.pools,
         identities: sources.identities,
         lifetimes: sources::lifetimes(&network.flows.lifetimes, Lifetimes::RFC),

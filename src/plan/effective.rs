@@ -31,6 +31,7 @@ use ipnet::IpNet;
 use super::endpoint;
 use super::lists::{Families, ListId, Lists};
 use super::mistake::{MissingTag, TagUser};
+use super::policies::is_storage;
 use super::select::{Kind, PrefixRank};
 use crate::model::network::{AddressPrefix, Network, RouteTable, SubnetRef, UserNextHop};
 use crate::snapshot::NextHopType;
@@ -143,6 +144,7 @@ impl<'n> Builder<'n> {
         let own = &network.virtual_networks[subnet.virtual_network];
         let families = Families::of(&own.address_space);
         let declared = network.subnet(subnet);
+        let has_policies = !declared.service_endpoint_policies.is_empty();
         let table = declared.route_table.map(|table| &network.route_tables[table]);
         let mut groups = Groups::default();
 
@@ -169,7 +171,9 @@ impl<'n> Builder<'n> {
             }
         }
         for (number, declared) in (0..).zip(&declared.service_endpoints) {
-            let coverage = endpoint::coverage(declared, &network.location, self.catalogue);
+            // A policy makes the endpoint one for all regions (Azure, the page on policies).
+            let everywhere = has_policies && is_storage(&declared.service);
+            let coverage = endpoint::coverage(declared, &own.location, everywhere, self.catalogue);
             for tag in coverage.missing {
                 let (subnet, service) = (network.subnet_name(subnet), declared.service.clone());
                 self.miss(TagUser::Endpoint { subnet, service }, tag);

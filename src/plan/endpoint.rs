@@ -1,7 +1,7 @@
 //! Which service tags an endpoint covers.
 //!
 //! An endpoint covers its service's global tag, or the regional tags of its `locations` if it lists any but `*`.
-//! `Microsoft.Sql` has the network's region as its only location. A service of which the catalogue has no regional tag
+//! `Microsoft.Sql` has the network's region as its only location. With `everywhere` the locations do not count. A service of which the catalogue has no regional tag
 //! at all (`AzureActiveDirectory`) is covered by the global tag whatever the locations.
 
 use crate::model::network::ServiceEndpoint;
@@ -18,13 +18,18 @@ pub(crate) struct Coverage<'c> {
 }
 
 /// Finds the tags that an endpoint covers. `region` is the network's.
-pub(crate) fn coverage<'c>(endpoint: &ServiceEndpoint, region: &str, catalogue: &'c Catalogue) -> Coverage<'c> {
+pub(crate) fn coverage<'c>(
+    endpoint: &ServiceEndpoint,
+    region: &str,
+    everywhere: bool,
+    catalogue: &'c Catalogue,
+) -> Coverage<'c> {
     let mut locations: Vec<&str> = if endpoint.service.eq_ignore_ascii_case(SQL) {
         vec![region]
     } else {
         endpoint.locations.iter().map(String::as_str).collect()
     };
-    if locations.contains(&"*") {
+    if everywhere || locations.contains(&"*") {
         locations.clear();
     }
     let mut coverage = Coverage { tags: Vec::new(), missing: Vec::new() };

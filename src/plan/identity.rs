@@ -18,7 +18,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::PlanError;
 use crate::model::network::{Network, SubnetRef};
-use crate::snapshot::SubnetIdentity;
+use crate::snapshot::{SubnetIdentity, SubnetKey};
 
 /// The bits of a network's tag that are not the region's.
 const OWN_BITS: u32 = 0x00ff_ffff;
@@ -69,7 +69,7 @@ impl From<Ipv6Addr> for IdentityAddress {
 /// [`PlanError::TooManySubnetTags`].
 pub(super) fn assign(
     network: &Network,
-    region: u16,
+    regions: &[u16],
     previous: &[SubnetIdentity],
 ) -> Result<Vec<SubnetIdentity>, PlanError> {
     let tags = network_tags(network, previous);
@@ -79,7 +79,7 @@ pub(super) fn assign(
     let mut taken: HashSet<(u32, u16)> = previous.iter().map(pair).collect();
     let mut assigned = Vec::new();
     let mut in_use = HashSet::new();
-    for (declared, own) in network.virtual_networks.iter().zip(tags) {
+    for ((declared, own), region) in network.virtual_networks.iter().zip(tags).zip(regions) {
         let given: HashSet<u16> = declared.subnets.iter().filter_map(|subnet| subnet.traffic_tag).collect();
         taken.extend(given.iter().map(|tag| (own, *tag)));
         let kept = |name: &str| {
@@ -149,15 +149,26 @@ fn pair(known: &SubnetIdentity) -> (u32, u16) {
     (known.network_tag & OWN_BITS, known.subnet_tag)
 }
 
+/// The tags of a subnet; `identities` are those that [`assign`] made.
+fn find<'i>(network: &Network, identities: &'i [SubnetIdentity], subnet: SubnetRef) -> Option<&'i SubnetIdentity> {
+    let before: usize = network.virtual_networks[..subnet.virtual_network].iter().map(|it| it.subnets.len()).sum();
+    identities.get(before + subnet.subnet)
+}
+
+/// The identity of a subnet; `identities` are those that [`assign`] made.
+pub(super) fn of_subnet(network: &Network, identities: &[SubnetIdentity], subnet: SubnetRef) -> Option<SubnetKey> {
+    find(network, identities, subnet).map(SubnetIdentity::key)
+}
+
 /// The upper 96 bits of a subnet's addresses; `identities` are those that [`assign`] made.
 pub(super) fn source(
     network: &Network,
-    region: u16,
+    regions: &[u16],
     identities: &[SubnetIdentity],
     subnet: SubnetRef,
 ) -> Option<Ipv6Addr> {
-    let before: usize = network.virtual_networks[..subnet.virtual_network].iter().map(|it| it.subnets.len()).sum();
-    let found = identities.get(before + subnet.subnet)?;
+    let found = find(network, identities, subnet)?;
+    let region = *regions.get(subnet.virtual_network)?;
     let [p0, p1, p2, p3, ..] = network.identity.prefix.octets();
     let parts = IdentityAddress {
         prefix: u32::from_be_bytes([p0, p1, p2, p3]),

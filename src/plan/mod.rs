@@ -22,7 +22,9 @@ pub mod explain;
 pub mod identity;
 mod lists;
 mod mistake;
+mod policies;
 mod ports;
+mod regions;
 mod resolve;
 mod resources;
 pub mod select;
@@ -58,8 +60,8 @@ pub struct Plan {
     /// Table of each subnet, in the order of the document.
     subnets: Vec<(SubnetRef, usize)>,
     gateway: Option<usize>,
-    /// Azure's number of the network's region; 0 where the catalogue does not say.
-    region: u16,
+    /// Azure's numbers of the virtual networks' regions; 0 where the catalogue does not say.
+    regions: Vec<u16>,
 }
 
 impl Plan {
@@ -73,7 +75,7 @@ impl Plan {
             tables.len() - 1
         });
         let in_gateway_subnet = gateway_subnet(&network);
-        let mut known: HashMap<(usize, Option<usize>, &[ServiceEndpoint]), usize> = HashMap::new();
+        let mut known: HashMap<(usize, Option<usize>, &[ServiceEndpoint], bool), usize> = HashMap::new();
         let mut subnets = Vec::new();
         for (virtual_network, declared) in network.virtual_networks.iter().enumerate() {
             for (subnet, declared) in declared.subnets.iter().enumerate() {
@@ -81,7 +83,9 @@ impl Plan {
                 let table = match gateway {
                     Some(table) if in_gateway_subnet == Some(subnet) => table,
                     _ => {
-                        let key = (virtual_network, declared.route_table, declared.service_endpoints.as_slice());
+                        let has_policies = !declared.service_endpoint_policies.is_empty();
+                        let endpoints = declared.service_endpoints.as_slice();
+                        let key = (virtual_network, declared.route_table, endpoints, has_policies);
                         *known.entry(key).or_insert_with(|| {
                             tables.push(Table::new(Owner::Network(virtual_network), builder.subnet(subnet)));
                             tables.len() - 1
@@ -93,8 +97,9 @@ impl Plan {
         }
         let (lists, missing) = builder.finish();
         let resolver = Resolver::new(&network);
-        let region = catalogue.region_id(&network.location).unwrap_or(0);
-        Self { lists, resolver, missing, tables, subnets, gateway, region, network }
+        let locations = network.virtual_networks.iter().map(|network| &network.location);
+        let regions = locations.map(|location| catalogue.region_id(location).unwrap_or(0)).collect();
+        Self { lists, resolver, missing, tables, subnets, gateway, regions, network }
     }
 
     /// The network that was planned.

@@ -7,10 +7,12 @@ use ipnet::IpNet;
 
 use super::PlanError;
 use super::effective::gateway_subnet;
+use super::identity;
+use super::policies::Policies;
 use super::resolve::Target;
 use super::sources::{Sources, identity_addresses};
 use crate::model::network::{Device, Network, Nic};
-use crate::snapshot::{NicNsgs, Outbound, PortEntry, PortId, PortKind, TableId};
+use crate::snapshot::{NicNsgs, Outbound, PLATFORM, PortEntry, PortId, PortKind, TableId};
 
 /// MTU of a port that has no device, in bytes: Ethernet's.
 const DEFAULT_MTU: u16 = 1500;
@@ -41,9 +43,10 @@ impl Ports {
         network: &Network,
         previous: &[PortEntry],
         sources: &Sources<'_>,
+        policies: &Policies<'_>,
         table_of: impl Fn(Target) -> Option<TableId>,
     ) -> Result<Self, PlanError> {
-        let wanted = wanted(network, sources, table_of);
+        let wanted = wanted(network, sources, policies, table_of);
         let mut entries: Vec<PortEntry> = previous.iter().map(|_| vacant()).collect();
         let kept = |(entry, _, _): &(PortEntry, Target, bool)| {
             previous.iter().position(|before| before.kind == entry.kind && before.name == entry.name)
@@ -79,6 +82,7 @@ pub(crate) fn name(network: &Network, target: Target) -> &str {
         Target::Gateway => "gateway",
         Target::Internet => "internet",
         Target::Backbone => "backbone",
+        Target::Platform => "platform",
     }
 }
 
@@ -90,6 +94,7 @@ fn order(target: Target) -> (u8, usize) {
         Target::Internet => (2, 0),
         Target::Backbone => (3, 0),
         Target::Service(service) => (4, service),
+        Target::Platform => (5, 0),
     }
 }
 
@@ -107,7 +112,9 @@ fn vacant() -> PortEntry {
         mtu: DEFAULT_MTU,
         outbound: Outbound::default(),
         nsgs: NicNsgs::default(),
+        identity: None,
         endpoint_sources: Vec::new(),
+        endpoint_scopes: Vec::new(),
         identity_addresses: Vec::new(),
     }
 }
@@ -116,6 +123,7 @@ fn vacant() -> PortEntry {
 fn wanted(
     network: &Network,
     sources: &Sources<'_>,
+    policies: &Policies<'_>,
     table_of: impl Fn(Target) -> Option<TableId>,
 ) -> Vec<(PortEntry, Target, bool)> {
     let spaces: Vec<Arc<[IpNet]>> =
@@ -144,7 +152,9 @@ fn wanted(
             ip_forwarding: nic.ip_forwarding,
             address_space: spaces[nic.subnet.virtual_network].clone(),
             outbound: sources.outbound(nic),
+            identity: identity::of_subnet(network, &sources.identities, nic.subnet),
             endpoint_sources: sources.endpoints(nic.subnet),
+            endpoint_scopes: policies.scopes(nic.subnet),
             router_v4,
             router_v6,
             ..vacant()
@@ -175,6 +185,10 @@ fn wanted(
     }
     if let Some(backbone) = &network.backbone {
         add(PortKind::Backbone, Target::Backbone, backbone.device.as_ref(), vacant());
+    }
+    if let Some(platform) = &network.platform {
+        let entry = PortEntry { addresses: PLATFORM.map(IpAddr::V4).to_vec(), ..vacant() };
+        add(PortKind::Platform, Target::Platform, platform.device.as_ref(), entry);
     }
     for (index, service) in network.services.iter().enumerate() {
         let entry = PortEntry {

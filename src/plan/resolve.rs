@@ -20,6 +20,8 @@ pub(crate) enum Target {
     Backbone,
     /// A resource of a service, by its index.
     Service(usize),
+    /// The platform's addresses.
+    Platform,
 }
 
 /// A packet's delivery.

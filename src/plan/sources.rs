@@ -19,7 +19,8 @@ const PORTS: PortRange = PortRange { first: 1024, last: u16::MAX };
 /// What a network's traffic presents itself with.
 pub(super) struct Sources<'n> {
     network: &'n Network,
-    region: u16,
+    /// The number of each virtual network's region.
+    regions: &'n [u16],
     /// The tags of every subnet, and the retired ones.
     pub(super) identities: Vec<SubnetIdentity>,
     /// Every pool by its number, vacant numbers included.
@@ -29,12 +30,16 @@ pub(super) struct Sources<'n> {
 }
 
 impl<'n> Sources<'n> {
-    /// Numbers what a network in a region has. Tags of subnets and numbers of pools that `previous` has stay; a number
+    /// Numbers what a network has; `regions` are the numbers of its virtual networks' regions. Tags of subnets and numbers of pools that `previous` has stay; a number
     /// that loses its pool now stays vacant for one snapshot at least, so that no flow can take another pool for its own.
     ///
     /// # Errors
     /// [`PlanError::TooManySubnetTags`].
-    pub(super) fn new(network: &'n Network, region: u16, previous: Option<&Snapshot>) -> Result<Self, PlanError> {
+    pub(super) fn new(
+        network: &'n Network,
+        regions: &'n [u16],
+        previous: Option<&Snapshot>,
+    ) -> Result<Self, PlanError> {
         let tags = previous.map(|before| &*before.identities).unwrap_or_default();
         let before = previous.map(|before| &*before.pools).unwrap_or_default();
         let mut pools: Vec<Pool> = before.iter().map(|_| vacant()).collect();
@@ -49,7 +54,7 @@ impl<'n> Sources<'n> {
             }
             numbers.push(PoolId(number as u16));
         }
-        Ok(Self { network, region, identities: identity::assign(network, region, tags)?, pools, numbers })
+        Ok(Self { network, regions, identities: identity::assign(network, regions, tags)?, pools, numbers })
     }
 
     fn nat_gateway(&self, index: usize) -> Option<PoolId> {
@@ -82,7 +87,7 @@ impl<'n> Sources<'n> {
             model::EndpointSource::Private => EndpointSource::Private,
             model::EndpointSource::PrefixMap(pairs) => EndpointSource::PrefixMap(pairs.clone()),
             model::EndpointSource::Identity6 => {
-                match identity::source(self.network, self.region, &self.identities, subnet) {
+                match identity::source(self.network, self.regions, &self.identities, subnet) {
                     Some(source) => {
                         let destination = self.network.identity.destination_prefix;
                         EndpointSource::Identity6(Identity6 { source, destination })

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use super::PortId;
+use super::{Firewall, PortId};
 
 /// A resource. Index into [`Resources::list`].
 ///
@@ -25,6 +25,21 @@ pub struct Resource {
     pub location: String,
     /// Where it is reached, if the node knows: else over the backbone.
     pub port: Option<PortId>,
+    /// Who may reach it; none means everybody.
+    pub firewall: Option<Firewall>,
+}
+
+/// Resources that share addresses. Index into [`Resources::groups`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GroupId(pub u32);
+
+/// The resources behind one front end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FrontGroup {
+    /// The resources, ascending.
+    pub resources: Vec<ResourceId>,
+    /// Whether one of them has a firewall.
+    pub has_firewall: bool,
 }
 
 /// What an address leads to.
@@ -33,7 +48,7 @@ pub enum Front {
     /// One resource, which has the address alone.
     One(ResourceId),
     /// Several: the name that a connection gives tells which.
-    Shared(PortId),
+    Shared(GroupId),
 }
 
 /// Every resource.
@@ -41,6 +56,8 @@ pub enum Front {
 pub struct Resources {
     /// By [`ResourceId`].
     pub list: Vec<Resource>,
+    /// By [`GroupId`].
+    pub groups: Vec<FrontGroup>,
     /// What the addresses of services lead to: sorted by address.
     pub fronts: Vec<(IpAddr, Front)>,
     /// By the names that connections give, in lower case.
@@ -57,6 +74,11 @@ impl Resources {
     pub fn front(&self, address: IpAddr) -> Option<Front> {
         let found = self.fronts.binary_search_by_key(&address, |(address, _)| *address).ok()?;
         self.fronts.get(found).map(|(_, front)| *front)
+    }
+
+    /// The group by its number.
+    pub fn group(&self, group: GroupId) -> Option<&FrontGroup> {
+        self.groups.get(usize::try_from(group.0).ok()?)
     }
 
     /// The resource that a name in lower case belongs to.

@@ -78,6 +78,23 @@ pub struct SubnetIdentity {
     pub retired: bool,
 }
 
+/// The identity of a subnet: it lives and dies with the subnet, and no other ever has it. A subnet that is made anew under
+/// an old name has another one, unless the document gives it the old one's `traffic_tag`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SubnetKey {
+    /// The lower 24 bits of the network's tag.
+    pub network_tag: u32,
+    /// Tag of the subnet.
+    pub subnet_tag: u16,
+}
+
+impl SubnetIdentity {
+    /// The identity, whatever the number of the region.
+    pub const fn key(&self) -> SubnetKey {
+        SubnetKey { network_tag: self.network_tag & 0x00ff_ffff, subnet_tag: self.subnet_tag }
+    }
+}
+
 /// What a pool is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PoolKind {

@@ -12,7 +12,8 @@ use sidestep::packet::parse::{Fragment, Parsed, TransportKind, parse, protocol};
 use sidestep::path::flow::Phase;
 use sidestep::path::forwarder::FlowSummary;
 use sidestep::path::observer::Silent;
-use sidestep::path::order::{self, Decision, Standing};
+use sidestep::path::order::{self, Decision, Question, Standing};
+use sidestep::path::policy::Named;
 use sidestep::path::route::Reached;
 use sidestep::path::source::{Presented, paired};
 use sidestep::path::subject::Subject;
@@ -361,7 +362,7 @@ impl Model {
         let (phase, side) = (self.flows[place].phase, self.flows[place].forward);
         let anew = !matches!(parsed.kind, TransportKind::Tcp { .. }) || begins(parsed);
         if forward {
-            if let Err(reason) = order::decide(&self.snapshot, &subject(&side), Standing::New, &mut Silent) {
+            if let Err(reason) = order::decide(&self.snapshot, &subject(&side), Question::NEW, &mut Silent) {
                 return if anew || phase != Phase::Reset {
                     dropped(reason)
                 } else {
@@ -399,7 +400,7 @@ impl Model {
             return dropped(DropReason::FragmentWithoutFlow);
         }
         let side = side_of(arrival.port, parsed);
-        let decision = match order::decide(&self.snapshot, &subject(&side), Standing::New, &mut Silent) {
+        let decision = match order::decide(&self.snapshot, &subject(&side), Question::NEW, &mut Silent) {
             Ok(decision) => decision,
             Err(reason) => {
                 self.remember(arrival, parsed, reason);
@@ -965,7 +966,12 @@ impl Model {
 
 /// What becomes of a flow under a snapshot.
 fn fate(snapshot: &Snapshot, flow: &Flow) -> Fate {
-    let decided = order::decide(snapshot, &subject(&flow.forward), Standing::Established, &mut Silent);
+    let decided = order::decide(
+        snapshot,
+        &subject(&flow.forward),
+        Question { standing: Standing::Established, named: Named::NotYet },
+        &mut Silent,
+    );
     match decided.ok().and_then(|decision| Some((decision.next_hop_type, keeps(snapshot, flow, &decision)?))) {
         Some((next_hop_type, pool)) => Fate::Kept(next_hop_type, pool),
         None if flow.forward.protocol != protocol::TCP => Fate::Moved,

@@ -25,6 +25,7 @@ use super::ports::Attachment;
 use super::refusal::Refusal;
 use crate::path::flow::{FlowState, Phase};
 use crate::path::forwarder::FlowSummary;
+use crate::path::policy::Named;
 use crate::path::redecide::{Fate, Foreseen, Sides, fate};
 use crate::snapshot::{NextHopType, PortId, Publisher, Snapshot};
 use crate::worker::Stopped;
@@ -185,12 +186,12 @@ impl Dataplane for FakeWorkers {
         }
         let mut foreseen = Foreseen::default();
         for flow in self.stage.flows.lock().unwrap().iter() {
-            match fate(&snapshot, &flow.sides, &flow.state) {
+            match fate(&snapshot, &flow.sides, &flow.state, Named::NotYet) {
                 Fate::Kept { .. } => foreseen.kept += 1,
                 Fate::Reset => foreseen.reset += 1,
                 Fate::Ended | Fate::Moved => foreseen.moved += 1,
             }
-            if !matches!(fate(&snapshot, &flow.sides, &flow.state), Fate::Kept { .. }) {
+            if !matches!(fate(&snapshot, &flow.sides, &flow.state, Named::NotYet), Fate::Kept { .. }) {
                 foreseen.cut.push(*flow);
             }
         }

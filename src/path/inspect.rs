@@ -1,0 +1,242 @@
+//! Connections whose resource only their client can tell: what passes before it has, and what becomes of them then.
+//!
+//! The TCP handshake passes, and so do the bytes in which the client tells what it wants, in their order and only once:
+//! bytes beyond a gap are dropped, and come again; other bytes in the place of those that were read close the connection,
+//! also after the name is known, until the server has acknowledged it. So the server reads the very bytes that were judged
+//! here, and not one byte of the client's beyond them reaches a resource that is not allowed. What servers could read
+//! otherwise is dropped: segments with a wrong checksum, with urgent data, with data in a SYN, fragments.
+//!
+//! A connection that is denied is reset towards both ends at once. One that has not told in 30 seconds is
+//! judged as one that tells nothing.
+//!
+//! Not seen here: what a client says later. Inside TLS nothing can be; of plain HTTP the first request is judged, and a
+//! second one in the same connection may name another resource of the same front end.
+
+use super::answer;
+use super::core::Core;
+use super::denial::Denial;
+use super::egress::Egress;
+use super::firewall;
+use super::flow::{Family, FlowState, Phase};
+use super::order::{Question, Standing};
+use super::policy::Named;
+use super::redecide::{self, Sides, sides};
+use super::undecided::{Key, Read, key_of};
+use super::verdict::{DropReason, Verdict};
+use super::way::{Packet, Tables};
+use crate::packet::checksum;
+use crate::packet::frame::Checksum;
+use crate::packet::parse::{Fragment, Parsed, TransportKind};
+use crate::packet::server_name::Unnamed;
+use crate::snapshot::{Front, PortId, ResourceId, Snapshot};
+use crate::table::flow::{Direction, FlowId, FlowTable};
+
+/// TCP's urgent flag: its byte is not in the stream where it is sent (RFC 6093), so that reading it is a guess.
+const URGENT: u8 = 0x20;
+
+/// A packet of a connection whose resource is not known yet. None where it may pass.
+#[cold]
+pub(super) fn packet<A: Family>(
+    core: &mut Core,
+    flows: &mut FlowTable<A, FlowState>,
+    id: FlowId,
+    direction: Direction,
+    packet: &Packet<'_>,
+    egress: &mut impl Egress,
+) -> Option<Verdict> {
+    let forward = *flows.key(id, Direction::Forward)?;
+    let key = key_of(&forward);
+    let TransportKind::Tcp { flags, sequence, acknowledgment, .. } = packet.parsed.kind else { return None };
+    if direction == Direction::Reverse {
+        if flags & Parsed::ACK != 0 && core.undecided.acknowledged(&key, acknowledgment) {
+            core.counters.undecided.set(core.undecided.len() as u64);
+            flows.state_mut(id)?.decided();
+        }
+        return None;
+    }
+    let data = packet.frame.bytes().get(packet.parsed.payload()..).unwrap_or_default();
+    if flags & Parsed::RST != 0 {
+        return None;
+    }
+    let malformed = Some(Verdict::Dropped(DropReason::UndecidedMalformed));
+    if flags & Parsed::SYN != 0 {
+        let is_again = flags & Parsed::ACK == 0 && core.undecided.starts(&key, sequence.wrapping_add(1));
+        return if is_again && data.is_empty() { None } else { malformed };
+    }
+    if data.is_empty() {
+        return None;
+    }
+    let whole = packet.parsed.fragment == Fragment::None;
+    let unsound = packet.frame.offload.checksum == Checksum::Complete
+        && checksum::verify(packet.frame.bytes(), packet.parsed) != Some(true);
+    if flags & URGENT != 0 || !whole || unsound {
+        return malformed;
+    }
+    let (name, unnamed) = match core.undecided.read(&key, sequence, data) {
+        Read::Pass => return None,
+        Read::Gap => return Some(Verdict::Dropped(DropReason::UndecidedOutOfOrder)),
+        Read::Full => return Some(Verdict::Dropped(DropReason::UndecidedFull)),
+        Read::Other => {
+            let told = Told { named: Named::NotYet, name: None, unnamed: None };
+            let reason = DropReason::UndecidedInconsistent;
+            close(core, flows, id, &told, reason, Some(acknowledgment), packet.now, egress);
+            return Some(verdict(reason));
+        }
+        Read::Name(name) => (Some(name), None),
+        Read::Unnamed(why) => (None, Some(why)),
+    };
+    let resource = name.as_deref().and_then(|name| core.snapshot.resources.named(name));
+    let told = Told { named: resource.map_or(Named::Nothing, Named::Resource), name, unnamed };
+    let seen = (flags & Parsed::ACK != 0).then_some(acknowledgment);
+    match judge(core, flows, id, told.named) {
+        Ok(()) => {
+            core.undecided.settle(&key, told.named);
+            None
+        }
+        Err(reason) => {
+            close(core, flows, id, &told, reason, seen, packet.now, egress);
+            Some(verdict(reason))
+        }
+    }
+}
+
+/// What a connection told.
+struct Told {
+    named: Named,
+    name: Option<String>,
+    unnamed: Option<Unnamed>,
+}
+
+fn verdict(reason: DropReason) -> Verdict {
+    reason.answer().map_or(Verdict::Dropped(reason), Verdict::Answered)
+}
+
+/// Whether a flow may have what it wants.
+fn judge<A: Family>(core: &Core, flows: &FlowTable<A, FlowState>, id: FlowId, named: Named) -> Result<(), DropReason> {
+    let (Some(forward), Some(reverse)) = (flows.key(id, Direction::Forward), flows.key(id, Direction::Reverse)) else {
+        return Err(DropReason::UnknownPort);
+    };
+    let question = Question { standing: Standing::Established, named };
+    redecide::judge(&core.snapshot, &sides(forward, reverse), question).map(|_| ())
+}
+
+/// Closes a connection that is denied: both ends are reset, and what still comes of it is answered with resets.
+/// `acknowledgment` is what the client has acknowledged last.
+#[allow(clippy::too_many_arguments, reason = "what both callers know; a struct would only rename it")]
+fn close<A: Family>(
+    core: &mut Core,
+    flows: &mut FlowTable<A, FlowState>,
+    id: FlowId,
+    told: &Told,
+    reason: DropReason,
+    acknowledgment: Option<u32>,
+    now: u64,
+    egress: &mut impl Egress,
+) {
+    let (Some(forward), Some(reverse), Some(state)) = (
+        flows.key(id, Direction::Forward).copied(),
+        flows.key(id, Direction::Reverse).copied(),
+        flows.state(id).copied(),
+    ) else {
+        return;
+    };
+    if let Some(acknowledgment) = acknowledgment {
+        answer::reset_sender(core, &forward, acknowledgment, None, now, egress);
+        answer::reset_end(core, Direction::Reverse, &reverse, &state, now, egress);
+    } else {
+        answer::reset_both(core, &[(Direction::Forward, forward), (Direction::Reverse, reverse)], &state, now, egress);
+    }
+    core.undecided.end(&key_of(&forward));
+    core.counters.undecided.set(core.undecided.len() as u64);
+    redecide::leave_trace(core, flows, id, Phase::Reset, now);
+    let sides = sides(&forward, &reverse);
+    let mut denial = of_sides(&core.snapshot, &sides, reason, told.named);
+    denial.name.clone_from(&told.name);
+    denial.unnamed = told.unnamed;
+    core.settings.shared.denials.add(denial);
+}
+
+/// A record of a flow that was denied.
+pub(super) fn of_sides(snapshot: &Snapshot, sides: &Sides, reason: DropReason, named: Named) -> Denial {
+    let endpoint = redecide::way_of(snapshot, sides);
+    Denial {
+        reason,
+        protocol: sides.protocol,
+        ingress: sides.ingress,
+        source: sides.source,
+        presented: Some(sides.presented.0),
+        destination: sides.destination,
+        endpoint: endpoint.is_some(),
+        identity: snapshot.port(sides.ingress).and_then(|port| port.identity).filter(|_| endpoint.is_some()),
+        resource: resource_of(snapshot, sides.destination.0, named),
+        name: None,
+        unnamed: None,
+        answered_at: None,
+        generation: snapshot.generation,
+    }
+}
+
+/// The resource that a denial is about.
+pub(super) fn resource_of(snapshot: &Snapshot, destination: std::net::IpAddr, named: Named) -> Option<ResourceId> {
+    match (snapshot.resources.front(destination), named) {
+        (Some(Front::One(resource)), _) => Some(resource),
+        (_, Named::Resource(resource)) => Some(resource),
+        _ => firewall::of(snapshot, destination).map(|(resource, _)| resource).filter(|_| named == Named::NotYet),
+    }
+}
+
+/// Judges connections whose time is over, at most `budget`.
+pub(super) fn end_waiting(core: &mut Core, tables: &mut Tables, now: u64, budget: usize, egress: &mut impl Egress) {
+    for _ in 0..budget {
+        let Some(key) = core.undecided.due(now) else { return };
+        if !core.undecided.is_reading(&key) {
+            continue;
+        }
+        let found = narrowed(&key).and_then(|key| tables.v4.lookup(&key));
+        if let Some((id, Direction::Forward)) = found {
+            end_one(core, &mut tables.v4, id, &key, now, egress);
+        } else if let Some((id, Direction::Forward)) = tables.v6.lookup(&key) {
+            end_one(core, &mut tables.v6, id, &key, now, egress);
+        } else {
+            core.undecided.end(&key);
+        }
+    }
+}
+
+fn end_one<A: Family>(
+    core: &mut Core,
+    flows: &mut FlowTable<A, FlowState>,
+    id: FlowId,
+    key: &Key,
+    now: u64,
+    egress: &mut impl Egress,
+) {
+    if judge(core, flows, id, Named::Nothing).is_ok() {
+        core.undecided.finish(key, Named::Nothing);
+        if let Some(state) = flows.state_mut(id) {
+            state.decided();
+        }
+        return;
+    }
+    let told = Told { named: Named::Nothing, name: None, unnamed: None };
+    close(core, flows, id, &told, DropReason::UndecidedTimeout, None, now, egress);
+    core.counters.undecided_timeouts.add(1);
+}
+
+/// The key of an IPv4 flow.
+fn narrowed(key: &Key) -> Option<crate::table::flow::FlowKey<u32>> {
+    let narrow = |address: u128| u32::from_ip(address.to_ip());
+    Some(crate::table::flow::FlowKey {
+        source: narrow(key.source)?,
+        destination: narrow(key.destination)?,
+        source_port: key.source_port,
+        destination_port: key.destination_port,
+        port: key.port,
+        protocol: key.protocol,
+    })
+}
+
+/// Whether there is room for one more connection of a port that waits for a name.
+pub(super) fn has_room(core: &Core, owner: PortId) -> bool {
+    core.undecided.has_room(owner)
+}

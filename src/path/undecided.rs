@@ -1,0 +1,361 @@
+//! Connections whose resource is not known yet, and what is known of those whose name was read.
+//!
+//! Bounded in number, memory and time, for each NIC and altogether: a client that never tells what it wants holds up
+//! nobody else.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::flow::Family;
+use super::policy::Named;
+use super::shared::widened;
+use crate::packet::server_name::{Application, NameReader, Reading, Unnamed};
+use crate::snapshot::PortId;
+use crate::table::flow::FlowKey;
+
+/// Connections of a worker that wait for a name: 65,536 take some 16 MiB beside their bytes.
+const CONNECTIONS: usize = 1 << 16;
+/// Those of one NIC: a quarter, so that no NIC keeps all others out.
+const CONNECTIONS_OF_NIC: usize = CONNECTIONS / 4;
+/// Bytes of the streams of a worker that wait for a name.
+const BYTES: usize = 64 << 20;
+/// Those of one NIC.
+const BYTES_OF_NIC: usize = BYTES / 4;
+/// Bytes of one stream that are kept, to hold what comes again to: the largest hello that is read, and the headers of a
+/// thousand records.
+const ACCEPTED: usize = NameReader::LIMIT + 5 * 1024;
+/// How long a client may take to tell what it wants, from its SYN on, in milliseconds.
+pub(super) const PATIENCE: u64 = 30_000;
+
+/// The key of a flow's first packet, of either family.
+pub(super) type Key = FlowKey<u128>;
+
+/// The key of a flow of either family.
+pub(super) fn key_of<A: Family>(forward: &FlowKey<A>) -> Key {
+    FlowKey {
+        source: widened(forward.source),
+        destination: widened(forward.destination),
+        source_port: forward.source_port,
+        destination_port: forward.destination_port,
+        port: forward.port,
+        protocol: forward.protocol,
+    }
+}
+
+/// One connection.
+struct Connection {
+    /// Place in the order of time.
+    order: u64,
+    deadline: u64,
+    owner: u16,
+    /// The sequence number of the first byte, once it is known.
+    start: Option<u32>,
+    /// The bytes so far, which are the only ones that may be there.
+    accepted: Vec<u8>,
+    stage: Stage,
+    /// What it takes of the budget of bytes.
+    held: usize,
+}
+
+enum Stage {
+    /// The name is being read.
+    Reading(NameReader),
+    /// It has been read, and the server has not acknowledged all of it: other bytes could still come in its place.
+    Settling(Named),
+}
+
+/// What a segment of a client comes to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Read {
+    /// It may pass.
+    Pass,
+    /// There is a gap before it.
+    Gap,
+    /// It has other bytes where there have been some.
+    Other,
+    /// There is no room for it.
+    Full,
+    /// It tells the name.
+    Name(String),
+    /// It tells that there is no name.
+    Unnamed(Unnamed),
+}
+
+/// The connections of a worker.
+pub(super) struct Undecided {
+    connections: HashMap<Key, Connection>,
+    by_time: BTreeMap<u64, Key>,
+    next: u64,
+    bytes: usize,
+    /// Connections and bytes of each NIC.
+    of_nic: HashMap<u16, (usize, usize)>,
+    /// What connections named that are decided.
+    named: HashMap<Key, Named>,
+}
+
+impl Undecided {
+    pub(super) fn new() -> Self {
+        Self {
+            connections: HashMap::new(),
+            by_time: BTreeMap::new(),
+            next: 0,
+            bytes: 0,
+            of_nic: HashMap::new(),
+            named: HashMap::new(),
+        }
+    }
+
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Whether there is room for one more that counts for a port.
+    pub(super) fn has_room(&self, owner: PortId) -> bool {
+        let own = self.of_nic.get(&owner.0).map_or(0, |(connections, _)| *connections);
+        self.connections.len() < CONNECTIONS && own < CONNECTIONS_OF_NIC
+    }
+
+    /// A connection begins whose name is needed.
+    pub(super) fn begin(&mut self, now: u64, key: Key, owner: PortId, application: Application) {
+        self.end(&key);
+        let order = self.next;
+        self.next += 1;
+        let connection = Connection {
+            order,
+            deadline: now + PATIENCE,
+            owner: owner.0,
+            start: None,
+            accepted: Vec::new(),
+            stage: Stage::Reading(NameReader::new(application)),
+            held: 0,
+        };
+        self.connections.insert(key, connection);
+        self.by_time.insert(order, key);
+        self.of_nic.entry(owner.0).or_default().0 += 1;
+    }
+
+    /// The client says where its stream starts, by a SYN. False where it has said something else before, and more than
+    /// that.
+    pub(super) fn starts(&mut self, key: &Key, start: u32) -> bool {
+        let Some(connection) = self.connections.get_mut(key) else { return true };
+        if connection.accepted.is_empty() {
+            connection.start = Some(start);
+        }
+        connection.start == Some(start)
+    }
+
+    /// The client has sent bytes, from a sequence number on.
+    pub(super) fn read(&mut self, key: &Key, sequence: u32, payload: &[u8]) -> Read {
+        let Some(connection) = self.connections.get_mut(key) else { return Read::Pass };
+        let start = *connection.start.get_or_insert(sequence);
+        let offset = sequence.wrapping_sub(start) as i32;
+        // What is before the stream never reaches the server's application: a probe of a peer that is idle.
+        let before = usize::try_from(offset.min(0).unsigned_abs()).unwrap_or(usize::MAX);
+        let payload = payload.get(before..).unwrap_or_default();
+        let place = usize::try_from(offset.max(0)).unwrap_or_default();
+        let known = connection.accepted.get(place..);
+        let reading = matches!(connection.stage, Stage::Reading(_));
+        let Some(known) = known else { return if reading && !payload.is_empty() { Read::Gap } else { Read::Pass } };
+        let common = known.len().min(payload.len());
+        if known.get(..common) != payload.get(..common) {
+            return Read::Other;
+        }
+        let Stage::Reading(reader) = &mut connection.stage else { return Read::Pass };
+        let new = payload.get(common..).unwrap_or_default();
+        if new.is_empty() {
+            return Read::Pass;
+        }
+        let kept = new.get(..ACCEPTED.saturating_sub(connection.accepted.len())).unwrap_or(new);
+        let nic = self.of_nic.entry(connection.owner).or_default();
+        // What is new is kept twice at most: in the order of the stream, and in the reader.
+        let wanted = 2 * (connection.accepted.len() + kept.len());
+        let more = wanted.saturating_sub(connection.held);
+        if self.bytes + more > BYTES || nic.1 + more > BYTES_OF_NIC {
+            return Read::Full;
+        }
+        connection.held += more;
+        self.bytes += more;
+        nic.1 += more;
+        connection.accepted.extend_from_slice(kept);
+        match reader.push(kept) {
+            Reading::More if kept.len() < new.len() || connection.accepted.len() >= ACCEPTED => {
+                Read::Unnamed(Unnamed::TooLong)
+            }
+            Reading::More => Read::Pass,
+            Reading::Name(name) => Read::Name(name),
+            Reading::Unnamed(why) => Read::Unnamed(why),
+        }
+    }
+
+    /// What the connection wants is known, and it may have it. It is watched until the server has acknowledged what named
+    /// it.
+    pub(super) fn settle(&mut self, key: &Key, named: Named) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if let Stage::Reading(_) = connection.stage {
+            connection.stage = Stage::Settling(named);
+        }
+    }
+
+    /// The server has acknowledged what comes before a sequence number. True where that ends the watch.
+    pub(super) fn acknowledged(&mut self, key: &Key, sequence: u32) -> bool {
+        let Some(connection) = self.connections.get(key) else { return false };
+        let (Stage::Settling(named), Some(start)) = (&connection.stage, connection.start) else { return false };
+        let named = *named;
+        let behind = sequence.wrapping_sub(start) as i32;
+        if usize::try_from(behind).is_ok_and(|behind| behind >= connection.accepted.len()) {
+            self.finish(key, named);
+            return true;
+        }
+        false
+    }
+
+    /// A connection is decided, and watched no more.
+    pub(super) fn finish(&mut self, key: &Key, named: Named) {
+        self.end(key);
+        self.named.insert(*key, named);
+    }
+
+    /// What a connection named, as far as that is known.
+    pub(super) fn named(&self, key: &Key) -> Named {
+        match self.connections.get(key).map(|connection| &connection.stage) {
+            Some(Stage::Settling(named)) => *named,
+            Some(Stage::Reading(_)) => Named::NotYet,
+            None => self.named.get(key).copied().unwrap_or(Named::NotYet),
+        }
+    }
+
+    /// A connection has ended, or nobody needs its name any more.
+    pub(super) fn end(&mut self, key: &Key) {
+        self.named.remove(key);
+        let Some(connection) = self.connections.remove(key) else { return };
+        self.by_time.remove(&connection.order);
+        self.bytes = self.bytes.saturating_sub(connection.held);
+        if let Some((connections, bytes)) = self.of_nic.get_mut(&connection.owner) {
+            *connections = connections.saturating_sub(1);
+            *bytes = bytes.saturating_sub(connection.held);
+            if *connections == 0 {
+                self.of_nic.remove(&connection.owner);
+            }
+        }
+    }
+
+    /// When [`Undecided::due`] may have something.
+    pub(super) fn next_due(&self) -> Option<u64> {
+        let (_, key) = self.by_time.first_key_value()?;
+        self.connections.get(key).map(|connection| connection.deadline)
+    }
+
+    /// The connection that has waited longest, if its time is over. It gets another time, as long.
+    pub(super) fn due(&mut self, now: u64) -> Option<Key> {
+        if self.next_due()? > now {
+            return None;
+        }
+        let (_, key) = self.by_time.pop_first()?;
+        let connection = self.connections.get_mut(&key)?;
+        connection.order = self.next;
+        connection.deadline = now + PATIENCE;
+        self.by_time.insert(self.next, key);
+        self.next += 1;
+        Some(key)
+    }
+
+    /// Whether a connection is still to be read: not whether the server has to acknowledge it.
+    pub(super) fn is_reading(&self, key: &Key) -> bool {
+        self.connections.get(key).is_some_and(|connection| matches!(connection.stage, Stage::Reading(_)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(port: u16) -> Key {
+        FlowKey::new(1, 2, port, 80, 7, 6)
+    }
+
+    fn begun() -> Undecided {
+        let mut undecided = Undecided::new();
+        undecided.begin(1_000, key(1), PortId(7), Application::Http);
+        assert!(undecided.starts(&key(1), 100));
+        undecided
+    }
+
+    #[test]
+    fn a_stream_is_read_in_order_whatever_comes_twice_or_too_early() {
+        let mut undecided = begun();
+        assert_eq!(undecided.read(&key(1), 100, b"GET / HT"), Read::Pass);
+        assert_eq!(undecided.read(&key(1), 110, b"/1.1\r\n"), Read::Gap);
+        assert_eq!(undecided.read(&key(1), 104, b"/ HTTP/1.1\r\n"), Read::Pass);
+        assert_eq!(undecided.read(&key(1), 100, b"GET / HT"), Read::Pass);
+        assert_eq!(undecided.read(&key(1), 99, b"x"), Read::Pass, "a probe of the byte before");
+        assert_eq!(undecided.read(&key(1), 116, b"Host: a.example\r\n\r\n"), Read::Name("a.example".to_owned()));
+    }
+
+    #[test]
+    fn other_bytes_in_the_place_of_those_before_are_found_until_the_server_has_them() {
+        let mut undecided = begun();
+        assert_eq!(undecided.read(&key(1), 100, b"GET / HTTP/1.1\r\nHost: a"), Read::Pass);
+        assert_eq!(undecided.read(&key(1), 122, b"b"), Read::Other);
+        assert_eq!(undecided.read(&key(1), 123, b".example\r\n\r\n"), Read::Name("a.example".to_owned()));
+        undecided.settle(&key(1), Named::Nothing);
+        assert_eq!(undecided.named(&key(1)), Named::Nothing);
+        assert_eq!(undecided.read(&key(1), 122, b"b"), Read::Other);
+        assert_eq!(undecided.read(&key(1), 200, b"more"), Read::Pass, "what follows is nobody's business");
+        assert!(!undecided.acknowledged(&key(1), 134));
+        assert!(undecided.acknowledged(&key(1), 135));
+        assert_eq!(undecided.read(&key(1), 122, b"b"), Read::Pass, "the server takes no notice of it");
+        assert_eq!((undecided.len(), undecided.named(&key(1))), (0, Named::Nothing));
+        undecided.end(&key(1));
+        assert_eq!(undecided.named(&key(1)), Named::NotYet);
+    }
+
+    #[test]
+    fn another_start_is_refused_once_there_are_bytes() {
+        let mut undecided = begun();
+        assert!(undecided.starts(&key(1), 500), "nothing is read yet");
+        assert_eq!(undecided.read(&key(1), 500, b"G"), Read::Pass);
+        assert!(undecided.starts(&key(1), 500) && !undecided.starts(&key(1), 600));
+    }
+
+    #[test]
+    fn a_stream_that_never_tells_ends_at_the_limit() {
+        let mut undecided = begun();
+        assert_eq!(undecided.read(&key(1), 100, b"GET / HTTP/1.1\r\nX: "), Read::Pass);
+        let mut sequence = 119_u32;
+        let last = loop {
+            match undecided.read(&key(1), sequence, &[b'x'; 700]) {
+                Read::Pass => sequence += 700,
+                other => break other,
+            }
+        };
+        assert_eq!(last, Read::Unnamed(Unnamed::TooLong));
+        assert!(sequence < 100 + ACCEPTED as u32);
+        assert!(undecided.bytes <= 2 * (ACCEPTED + 700), "{}", undecided.bytes);
+        undecided.end(&key(1));
+        assert_eq!((undecided.bytes, undecided.of_nic.len(), undecided.by_time.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_nic_takes_a_quarter_of_the_room() {
+        let mut undecided = Undecided::new();
+        for port in 0..CONNECTIONS_OF_NIC {
+            assert!(undecided.has_room(PortId(7)));
+            undecided.begin(0, key(port as u16), PortId(7), Application::Tls);
+        }
+        assert!(!undecided.has_room(PortId(7)) && undecided.has_room(PortId(8)));
+        undecided.end(&key(0));
+        assert!(undecided.has_room(PortId(7)));
+    }
+
+    #[test]
+    fn those_that_wait_longest_are_due_first_and_again_later() {
+        let mut undecided = begun();
+        undecided.begin(1_500, key(2), PortId(7), Application::Tls);
+        assert_eq!(undecided.next_due(), Some(1_000 + PATIENCE));
+        assert_eq!(undecided.due(999 + PATIENCE), None);
+        assert_eq!(undecided.due(1_000 + PATIENCE), Some(key(1)));
+        assert_eq!(undecided.due(1_000 + PATIENCE), None);
+        assert_eq!(undecided.due(1_500 + PATIENCE), Some(key(2)));
+        assert_eq!(undecided.next_due(), Some(1_000 + 2 * PATIENCE));
+    }
+}
