@@ -125,6 +125,7 @@ pub(super) fn network(choices: &mut Choices<'_>) -> Network {
             VirtualNetwork {
                 name: format!("net{index}"),
                 address_space: parse(&space),
+                location: "westeurope".to_owned(),
                 traffic_tag: None,
                 peerings: vec![],
                 subnets: (0..1 + choices.below(2)).map(|subnet| random_subnet(choices, index, subnet)).collect(),
@@ -160,6 +161,10 @@ pub(super) fn network(choices: &mut Choices<'_>) -> Network {
             private_addresses: parse(&choices.some(&PRIVATE)),
             public_addresses: vec![],
             ip_forwarding: choices.flag(),
+            network_security_group: None,
+            application_security_groups: vec![],
+            trusted_service: false,
+            resource_id: None,
             device: choices.device(),
         })
         .collect();
@@ -184,6 +189,9 @@ pub(super) fn network(choices: &mut Choices<'_>) -> Network {
         route_tables: (0..2).map(|index| random_table(choices, index)).collect(),
         nat_gateways: vec![],
         snat_pools: vec![],
+        application_security_groups: vec![],
+        network_security_groups: vec![],
+        service_endpoint_policies: vec![],
         nics,
         gateway: choices.flag().then(|| Gateway {
             virtual_network: choices.below(count),
@@ -196,6 +204,7 @@ pub(super) fn network(choices: &mut Choices<'_>) -> Network {
             device: choices.device(),
         }),
         backbone: choices.flag().then(|| Backbone { device: choices.device() }),
+        platform: None,
         services: choices
             .some(&SERVED)
             .into_iter()
@@ -204,7 +213,13 @@ pub(super) fn network(choices: &mut Choices<'_>) -> Network {
                 service: "Microsoft.Storage".to_owned(),
                 location: "westeurope".to_owned(),
                 addresses: parse(&[address]),
-                resources: vec![Resource { name: format!("service-{address}"), id: None, host_names: vec![] }],
+                resources: vec![Resource {
+                    name: format!("service-{address}"),
+                    id: None,
+                    service_alias: None,
+                    host_names: vec![],
+                    firewall: None,
+                }],
                 device: choices.device(),
             })
             .collect(),
@@ -230,6 +245,8 @@ fn random_subnet(choices: &mut Choices<'_>, network: usize, subnet: usize) -> Su
         nat_gateway: None,
         default_outbound_access: true,
         traffic_tag: None,
+        network_security_group: None,
+        service_endpoint_policies: vec![],
         service_endpoints: services.into_iter().map(|service| endpoint(service, choices.one(&locations))).collect(),
     }
 }
