@@ -5,15 +5,20 @@
 //! a subnet it is the same. Addresses are private ones: of what comes in, the destination behind a public address; of
 //! what goes out, the source before it is translated (Azure, "How network security groups filter network traffic").
 //!
+//! Addresses of the platform as destinations are outside rules, but for rules with the tags of these addresses.
+//!
 //! Only first packets come here: replies follow the flow. A rule that changes is for new flows, unless its group flushes
 //! connections.
 
+use std::net::IpAddr;
+
 use super::observer::{Observer, StageRecord};
 use super::order::Standing;
+use super::origin::PLATFORM;
 use super::subject::Subject;
 use super::verdict::DropReason;
 use crate::packet::parse::protocol;
-use crate::snapshot::{Access, Nsg, NsgId, PortEntry, RuleInfo, Snapshot};
+use crate::snapshot::{Access, NicNsgs, Nsg, NsgId, PortEntry, RuleInfo, Snapshot};
 
 /// Which way a packet goes, seen from the NIC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +39,38 @@ impl Direction {
     }
 }
 
+/// Whose group it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Association {
+    /// That of the NIC's subnet.
+    Subnet,
+    /// The NIC's own.
+    NetworkInterface,
+}
+
+/// What a group says about a packet.
+#[derive(Debug, Clone, Copy)]
+pub struct Ruling<'s> {
+    /// The group.
+    pub nsg: &'s Nsg,
+    /// The first of its rules that takes the packet. None where no rule does, which denies, and where the packet goes to an
+    /// address of the platform and no rule is about that, which allows.
+    pub rule: Option<&'s RuleInfo>,
+    /// Whether the packet passes the group.
+    pub access: Access,
+}
+
+/// The groups that a packet of a NIC meets, in their order.
+pub fn asked(port: &PortEntry, direction: Direction) -> impl Iterator<Item = (Association, NsgId)> {
+    let subnet = port.nsgs.subnet.map(|group| (Association::Subnet, group));
+    let nic = port.nsgs.nic.map(|group| (Association::NetworkInterface, group));
+    let order = match direction {
+        Direction::Outbound => [nic, subnet],
+        Direction::Inbound => [subnet, nic],
+    };
+    order.into_iter().flatten()
+}
+
 /// Asks the groups of a NIC. `subject` has the addresses and ports that are to be judged.
 ///
 /// # Errors
@@ -46,18 +83,15 @@ pub fn check(
     standing: Standing,
     observer: &mut impl Observer,
 ) -> Result<(), DropReason> {
-    let order = match direction {
-        Direction::Outbound => [port.nsgs.nic, port.nsgs.subnet],
-        Direction::Inbound => [port.nsgs.subnet, port.nsgs.nic],
-    };
-    if order == [None, None] {
+    if port.nsgs == NicNsgs::default() {
         return Ok(());
     }
-    for group in order.into_iter().flatten() {
-        let Some((nsg, rule)) = decide(snapshot, group, direction, subject) else { continue };
-        let denied = rule.is_none_or(|rule| rule.access == Access::Deny);
-        let lives_on = denied && standing == Standing::Established && !nsg.flush;
-        observer.stage(|| record(nsg, rule, direction, subject, lives_on));
+    let facts = Facts::of(snapshot, subject);
+    for (_, group) in asked(port, direction) {
+        let Some(ruling) = rule(snapshot, group, direction, &facts) else { continue };
+        let denied = ruling.access == Access::Deny;
+        let lives_on = denied && standing == Standing::Established && !ruling.nsg.flush;
+        observer.stage(|| record(&ruling, direction, subject, lives_on));
         if denied && !lives_on {
             return Err(match direction {
                 Direction::Outbound => DropReason::NsgOutboundDenied,
@@ -68,42 +102,66 @@ pub fn check(
     Ok(())
 }
 
-/// The rule of a group that a packet meets; no rule denies as a rule does.
-pub fn decide<'s>(
-    snapshot: &'s Snapshot,
-    group: NsgId,
-    direction: Direction,
-    subject: &Subject,
-) -> Option<(&'s Nsg, Option<&'s RuleInfo>)> {
+/// What a group says about a packet; none for a group that the snapshot does not have.
+pub fn decide<'s>(snapshot: &'s Snapshot, group: NsgId, direction: Direction, subject: &Subject) -> Option<Ruling<'s>> {
+    rule(snapshot, group, direction, &Facts::of(snapshot, subject))
+}
+
+/// What rules look at, the same for every group.
+struct Facts {
+    source_class: u32,
+    destination_class: u32,
+    protocol: u8,
+    ports: Option<(u16, u16)>,
+    to_platform: bool,
+}
+
+impl Facts {
+    fn of(snapshot: &Snapshot, subject: &Subject) -> Self {
+        Self {
+            source_class: snapshot.address_sets.of(subject.source),
+            destination_class: snapshot.address_sets.of(subject.destination),
+            protocol: subject.protocol,
+            ports: has_ports(subject.protocol).then_some((subject.source_port, subject.destination_port)),
+            to_platform: matches!(subject.destination, IpAddr::V4(v4) if PLATFORM.contains(&v4)),
+        }
+    }
+}
+
+fn rule<'s>(snapshot: &'s Snapshot, group: NsgId, direction: Direction, facts: &Facts) -> Option<Ruling<'s>> {
     let nsg = snapshot.nsgs.get(usize::from(group.0))?;
-    let rules = match direction {
-        Direction::Outbound => &nsg.outbound,
-        Direction::Inbound => &nsg.inbound,
+    let (rules, otherwise) = match direction {
+        Direction::Outbound if facts.to_platform => (&nsg.platform, Access::Allow),
+        Direction::Outbound => (&nsg.outbound, Access::Deny),
+        Direction::Inbound => (&nsg.inbound, Access::Deny),
     };
-    let (source, destination) =
-        (snapshot.address_sets.of(subject.source), snapshot.address_sets.of(subject.destination));
-    let ports = has_ports(subject.protocol).then_some((subject.source_port, subject.destination_port));
-    let found = rules.classifier.first_match(source, destination, subject.protocol, ports);
-    Some((nsg, found.and_then(|rule| rules.rules.get(rule))))
+    let Facts { source_class, destination_class, protocol, ports, .. } = *facts;
+    let found = rules.classifier.first_match(source_class, destination_class, protocol, ports);
+    let rule = found.and_then(|rule| rules.rules.get(rule));
+    Some(Ruling { nsg, rule, access: rule.map_or(otherwise, |rule| rule.access) })
 }
 
 /// Whether a protocol has ports that rules may name. ICMP has an identifier in their place.
 fn has_ports(number: u8) -> bool {
-    matches!(number, protocol::TCP | protocol::UDP | protocol::SCTP)
+    matches!(number, protocol::TCP | protocol::UDP | protocol::UDP_LITE | protocol::SCTP | protocol::DCCP)
 }
 
-fn record(nsg: &Nsg, rule: Option<&RuleInfo>, direction: Direction, subject: &Subject, lives_on: bool) -> StageRecord {
-    let access = match rule.map(|rule| rule.access) {
-        Some(Access::Allow) => "allow",
-        Some(Access::Deny) | None => "deny",
+fn record(ruling: &Ruling<'_>, direction: Direction, subject: &Subject, lives_on: bool) -> StageRecord {
+    let access = match ruling.access {
+        Access::Allow => "allow",
+        Access::Deny => "deny",
     };
-    let name = rule.map_or("no rule", |rule| rule.name.as_str());
-    let record = StageRecord::new("nsg", format!("{access}: {name} of {}", nsg.name)).with(format!(
+    let name = match (ruling.rule, ruling.access) {
+        (Some(rule), _) => rule.name.as_str(),
+        (None, Access::Allow) => "an address of the platform, outside the rules",
+        (None, Access::Deny) => "no rule",
+    };
+    let record = StageRecord::new("nsg", format!("{access}: {name} of {}", ruling.nsg.name)).with(format!(
         "{}, {} to {}{}",
         direction.name(),
         subject.source,
         subject.destination,
-        rule.map_or_else(String::new, |rule| format!(", priority {}", rule.priority))
+        ruling.rule.map_or_else(String::new, |rule| format!(", priority {}", rule.priority))
     ));
     if lives_on {
         record.with("the flow was there before and lives on: the group does not flush connections")

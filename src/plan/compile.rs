@@ -26,7 +26,6 @@ use crate::snapshot::{
     Hop, HopAction, Lifetimes, NextHopType, PortEntry, PortId, PortKind, RouteInfo, RouteTable, Snapshot, TableId,
     Unroutable,
 };
-use crate::table::classifier::Classes;
 use crate::table::prefix::PrefixTable;
 
 /// No route, as [`Hop::route`] and in the winners of a chain.
@@ -52,8 +51,9 @@ pub(super) fn compile(plan: &Plan, generation: u64, previous: Option<&Snapshot>)
     let policies = Policies::new(network);
     let before = previous.map(|snapshot| &*snapshot.ports).unwrap_or_default();
     let resources_before = previous.map(|snapshot| &*snapshot.resources.list).unwrap_or_default();
-    let numbered = Ports::assign(network, before, &sources, &policies, table_of)?;
+    let numbered = Ports::assign(network, before, &sources, &policies, &plan.groups, table_of)?;
 
+    let (nsgs, address_sets) = plan.groups.compile()?;
     let Compiled { resources, declared } =
         resources::compile(network, &numbered, &sources.identities, resources_before);
     let policies = policies.compile(&declared);
@@ -88,8 +88,8 @@ pub(super) fn compile(plan: &Plan, generation: u64, previous: Option<&Snapshot>)
         classes_v6,
         tables,
         hops: hops.values,
-        nsgs: Vec::new(),
-        address_sets: Classes::default(),
+        nsgs,
+        address_sets,
         resources,
         policies,
         platform,

@@ -7,7 +7,7 @@ use crate::tags::Catalogue;
 /// A network cannot be compiled.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
-    /// Routes or endpoints refer to tags that the catalogue does not have; a line for each.
+    /// Routes, endpoints or security rules refer to tags that the catalogue does not have; a line for each.
     #[error("{}", lines(.0))]
     MissingTags(Vec<MissingTag>),
     /// A node has at most 65,536 ports.
@@ -16,6 +16,10 @@ pub enum PlanError {
     /// A snapshot has at most 65,536 route tables, one for each subnet and one for the gateway.
     #[error("the network has more than 65535 subnets")]
     TooManyTables,
+    /// A snapshot has at most 65,536 network security groups, one in different networks or beside different route tables
+    /// counted for each.
+    #[error("the network uses more than 65536 network security groups")]
+    TooManySecurityGroups,
     /// Subnets of one network never get a tag twice while the node runs.
     #[error("the virtual network `{0}` has had 65535 subnets: give the new ones a traffic_tag, or start the node anew")]
     TooManySubnetTags(String),
@@ -50,6 +54,13 @@ pub enum TagUser {
         /// Its service.
         service: String,
     },
+    /// A security rule.
+    Rule {
+        /// Name of its network security group.
+        group: String,
+        /// Its name.
+        rule: String,
+    },
 }
 
 impl MissingTag {
@@ -64,6 +75,7 @@ impl fmt::Display for MissingTag {
         match &self.user {
             TagUser::Route { table, route } => write!(f, "route table `{table}`, route `{route}`: ")?,
             TagUser::Endpoint { subnet, service } => write!(f, "subnet `{subnet}`, endpoint `{service}`: ")?,
+            TagUser::Rule { group, rule } => write!(f, "network security group `{group}`, rule `{rule}`: ")?,
         }
         if self.catalogue_is_empty {
             return write!(f, "it needs the service tag `{}`, and there is no service-tag catalogue", self.tag);

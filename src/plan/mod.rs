@@ -1,5 +1,5 @@
-//! Model, catalogue and learned routes to a snapshot: the effective routes of every subnet and of the gateway, and the
-//! tables that the packet path looks them up in.
+//! Model, catalogue and learned routes to a snapshot: the effective routes of every subnet and of the gateway, network
+//! security groups, and the tables that the packet path looks them up in.
 //!
 //! | module | what it does |
 //! |---|---|
@@ -9,6 +9,7 @@
 //! | `resolve` | what is behind a next hop: NIC, service, edge |
 //! | `chains`, `compile` | classes of destinations and the rows of hops |
 //! | `ports` | numbers of ports, the same from snapshot to snapshot |
+//! | [`nsg`] | network security groups: rules, and the addresses that their tags stand for |
 //! | `sources` | pools and what traffic presents itself with |
 //! | [`identity`] | tags of networks and subnets, and addresses that carry them |
 //! | [`explain`] | answers for people: effective routes, next hop |
@@ -22,6 +23,7 @@ pub mod explain;
 pub mod identity;
 mod lists;
 mod mistake;
+pub mod nsg;
 mod policies;
 mod ports;
 mod regions;
@@ -55,6 +57,7 @@ pub struct Plan {
     lists: Lists,
     resolver: Resolver,
     missing: Vec<MissingTag>,
+    groups: nsg::Groups,
     /// Distinct tables; subnets of a network with the same route table and endpoints share one.
     tables: Vec<Table>,
     /// Table of each subnet, in the order of the document.
@@ -95,11 +98,12 @@ impl Plan {
                 subnets.push((subnet, table));
             }
         }
-        let (lists, missing) = builder.finish();
+        let (lists, mut missing) = builder.finish();
+        let groups = nsg::Groups::new(&network, &catalogue, &mut missing);
         let resolver = Resolver::new(&network);
         let locations = network.virtual_networks.iter().map(|network| &network.location);
         let regions = locations.map(|location| catalogue.region_id(location).unwrap_or(0)).collect();
-        Self { lists, resolver, missing, tables, subnets, gateway, regions, network }
+        Self { lists, resolver, missing, groups, tables, subnets, gateway, regions, network }
     }
 
     /// The network that was planned.

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use super::PlanError;
 use super::effective::gateway_subnet;
 use super::identity;
+use super::nsg::Groups;
 use super::policies::Policies;
 use super::resolve::Target;
 use super::sources::{Sources, identity_addresses};
@@ -44,9 +45,10 @@ impl Ports {
         previous: &[PortEntry],
         sources: &Sources<'_>,
         policies: &Policies<'_>,
+        groups: &Groups,
         table_of: impl Fn(Target) -> Option<TableId>,
     ) -> Result<Self, PlanError> {
-        let wanted = wanted(network, sources, policies, table_of);
+        let wanted = wanted(network, sources, policies, groups, table_of);
         let mut entries: Vec<PortEntry> = previous.iter().map(|_| vacant()).collect();
         let kept = |(entry, _, _): &(PortEntry, Target, bool)| {
             previous.iter().position(|before| before.kind == entry.kind && before.name == entry.name)
@@ -124,6 +126,7 @@ fn wanted(
     network: &Network,
     sources: &Sources<'_>,
     policies: &Policies<'_>,
+    groups: &Groups,
     table_of: impl Fn(Target) -> Option<TableId>,
 ) -> Vec<(PortEntry, Target, bool)> {
     let spaces: Vec<Arc<[IpNet]>> =
@@ -152,6 +155,7 @@ fn wanted(
             ip_forwarding: nic.ip_forwarding,
             address_space: spaces[nic.subnet.virtual_network].clone(),
             outbound: sources.outbound(nic),
+            nsgs: groups.of_nic(index),
             identity: identity::of_subnet(network, &sources.identities, nic.subnet),
             endpoint_sources: sources.endpoints(nic.subnet),
             endpoint_scopes: policies.scopes(nic.subnet),

@@ -48,6 +48,10 @@ pub struct Nsg {
     pub inbound: Rules,
     /// What the NIC sends.
     pub outbound: Rules,
+    /// What the NIC sends to addresses of the platform: the outbound rules whose destination is the tag of such an address
+    /// (`AzurePlatformDNS`, `AzurePlatformIMDS`). Where none of them matches, the packet passes (Azure, "Network security
+    /// groups", platform considerations).
+    pub platform: Rules,
 }
 
 /// The groups of a NIC; where there is none, everything passes.
