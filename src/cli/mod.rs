@@ -14,10 +14,12 @@ pub mod identity;
 pub mod lab;
 pub mod next_hop;
 mod node;
+pub mod nsg;
 pub mod routes;
 pub mod run;
 pub mod status;
 pub mod tags;
+pub mod verify;
 
 use std::fmt::Write as _;
 use std::io::{self, BufWriter, Write};
@@ -59,6 +61,8 @@ pub enum Command {
     Identity(identity::IdentityArgs),
     /// Show the next hop of a destination, the route that wins and why the others lost.
     NextHop(next_hop::NextHopArgs),
+    /// Show the network security groups of a subnet or NIC, with every effective rule.
+    Nsg(nsg::NsgArgs),
     /// Show the effective routes of a subnet, each with why it lost.
     Routes(routes::RoutesArgs),
     /// Forward packets between the devices of a network until SIGTERM or Ctrl-C.
@@ -75,6 +79,8 @@ pub enum Command {
     LabServe(lab::ServeArgs),
     /// Look into the catalogue of service tags.
     Tags(tags::TagsArgs),
+    /// Verify whether network security groups let a packet pass, and by which rule.
+    Verify(verify::VerifyArgs),
 }
 
 /// Runs one command and returns the exit code of the process.
@@ -92,6 +98,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Flows(args) => flows::run(args, &mut out)?,
         Command::Identity(args) => identity::run(args, &mut out)?,
         Command::NextHop(args) => next_hop::run(args, &mut out)?,
+        Command::Nsg(args) => nsg::run(args, &mut out)?,
         Command::Routes(args) => routes::run(args, &mut out)?,
         Command::Run(args) => run::run(args, &mut out)?,
         Command::Status(args) => status::run(args, &mut out)?,
@@ -99,6 +106,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::LabGuard(args) => demo::run_guard(args)?,
         Command::LabServe(args) => lab::run_serve(args, &mut out)?,
         Command::Tags(args) => tags::run(args, &mut out)?,
+        Command::Verify(args) => verify::run(args, &mut out)?,
     };
     out.flush()?;
     Ok(code)

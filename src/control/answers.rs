@@ -218,6 +218,29 @@ pub struct ExplainQuery {
     pub port: Option<u16>,
 }
 
+/// What `GET /v1/verify` asks: whether network security groups let one packet pass.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyQuery {
+    /// Who sends. Outbound a NIC, or a subnet, which stands for its first NIC; inbound an address, a NIC or a service.
+    pub from: String,
+    /// Who gets it, the other way round.
+    pub to: String,
+    /// `inbound` or `outbound`, seen from the NIC whose groups are asked.
+    pub direction: String,
+    /// `tcp`, `udp`, `icmp` or a protocol number.
+    #[serde(default = "tcp")]
+    pub protocol: String,
+    /// Destination port.
+    #[serde(default)]
+    pub port: Option<u16>,
+    /// Port of the NIC.
+    #[serde(default)]
+    pub local_port: Option<u16>,
+    /// Port of the other side.
+    #[serde(default)]
+    pub remote_port: Option<u16>,
+}
+
 fn tcp() -> String {
     "tcp".to_owned()
 }

@@ -18,10 +18,10 @@ use crate::plan::{Plan, UnknownName};
 use crate::snapshot::{PortId, PortKind, Snapshot};
 
 /// The source port of packets that are made up: the first that RFC 6335 leaves to clients.
-const SOURCE_PORT: u16 = 49_152;
+pub(crate) const SOURCE_PORT: u16 = 49_152;
 
 /// The destination port if none is asked for.
-const DESTINATION_PORT: u16 = 443;
+pub(crate) const DESTINATION_PORT: u16 = 443;
 
 /// Hop limit of packets that are made up, as Linux sends them.
 const HOP_LIMIT: u8 = 64;
@@ -163,16 +163,18 @@ pub(crate) fn subnet(network: &Network, name: &str) -> Result<SubnetRef, Refusal
     })
 }
 
-fn subnet_or_nic(plan: &Plan, name: &str) -> Result<SubnetRef, Refusal> {
+/// The subnet of a name, or that of the NIC that has it.
+pub(crate) fn subnet_or_nic(plan: &Plan, name: &str) -> Result<SubnetRef, Refusal> {
     plan.find_subnet_or_nic(name).map_err(|error| Refusal::Unknown(error.to_string()))
 }
 
-fn destination(plan: &Plan, name: &str) -> Result<IpAddr, Refusal> {
+/// The address of a name.
+pub(crate) fn destination(plan: &Plan, name: &str) -> Result<IpAddr, Refusal> {
     plan.find_destination(name).map_err(|error| Refusal::Unknown(error.to_string()))
 }
 
 /// The protocol's number; `icmp` towards an IPv6 address means ICMPv6.
-fn number(name: &str, to: IpAddr) -> Result<u8, Refusal> {
+pub(crate) fn number(name: &str, to: IpAddr) -> Result<u8, Refusal> {
     match protocol_number(name) {
         Some(protocol::ICMP) if to.is_ipv6() && name.eq_ignore_ascii_case("icmp") => Ok(protocol::ICMPV6),
         Some(number) => Ok(number),
@@ -183,7 +185,12 @@ fn number(name: &str, to: IpAddr) -> Result<u8, Refusal> {
 }
 
 /// The NIC that sends, and its address of the destination's family: the one named, or the subnet's first.
-fn sender<'n>(network: &'n Network, subnet: SubnetRef, from: &str, to: IpAddr) -> Result<(&'n Nic, IpAddr), Refusal> {
+pub(crate) fn sender<'n>(
+    network: &'n Network,
+    subnet: SubnetRef,
+    from: &str,
+    to: IpAddr,
+) -> Result<(&'n Nic, IpAddr), Refusal> {
     let address = |nic: &Nic| nic.private_addresses.iter().copied().find(|own| own.is_ipv4() == to.is_ipv4());
     let family = if to.is_ipv4() { "IPv4" } else { "IPv6" };
     let is_subnet = network.subnet_name(subnet).eq_ignore_ascii_case(from);
@@ -198,7 +205,8 @@ fn sender<'n>(network: &'n Network, subnet: SubnetRef, from: &str, to: IpAddr) -
     })
 }
 
-fn port_of(snapshot: &Snapshot, nic: &Nic) -> Option<PortId> {
+/// The port of a NIC.
+pub(crate) fn port_of(snapshot: &Snapshot, nic: &Nic) -> Option<PortId> {
     let found = snapshot.ports.iter().position(|port| port.kind == PortKind::Nic && port.name == nic.name)?;
     u16::try_from(found).ok().map(PortId)
 }

@@ -20,6 +20,7 @@ pub mod run;
 mod server;
 pub mod socket;
 pub mod state;
+pub mod verify;
 mod watch;
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::answers::{
     CatalogueStatus, Change, Counters, DocumentAnswer, EndpointAnswer, ExplainQuery, FlowChanges, FlowOwner, FlowUse,
-    FlowsAnswer, Health, PortStatus, StateStatus, Status,
+    FlowsAnswer, Health, PortStatus, StateStatus, Status, VerifyQuery,
 };
 use super::dataplane::{Dataplane, Devices, Queues};
 use super::difference::{self, PortChanges};
@@ -23,11 +23,13 @@ use super::fullness::{self, Fullness};
 use super::ports::{Attachment, attachments, kind_name};
 use super::refusal::Refusal;
 use super::state::{self, InForce, StateError};
+use super::verify::{self, VerifyAnswer};
 use super::watch::Stamp;
 use crate::model::network::{IoMode, Network};
 use crate::path::redecide::Foreseen;
 use crate::plan::Plan;
 use crate::plan::explain::{NextHopAnswer, RoutesAnswer};
+use crate::plan::nsg::NsgAnswer;
 use crate::snapshot::{PortId, Publisher, Snapshot};
 
 /// How long a change waits for the workers. They look at the generation between batches; deciding every flow anew takes
@@ -334,6 +336,23 @@ impl Node {
     pub fn explain(&self, query: &ExplainQuery) -> Result<ExplainAnswer, Refusal> {
         let current = self.current();
         explain::explain(&current.plan, &current.snapshot, query)
+    }
+
+    /// The network security groups of a NIC or subnet.
+    ///
+    /// # Errors
+    /// [`Refusal::Unknown`]
+    pub fn network_security_groups(&self, of: &str) -> Result<NsgAnswer, Refusal> {
+        verify::network_security_groups(&self.current().plan, of)
+    }
+
+    /// Whether network security groups would let a packet pass.
+    ///
+    /// # Errors
+    /// As [`verify::verify`].
+    pub fn verify(&self, query: &VerifyQuery) -> Result<VerifyAnswer, Refusal> {
+        let current = self.current();
+        verify::verify(&current.plan, &current.snapshot, query)
     }
 
     /// At most this many flows.

@@ -8,6 +8,8 @@
 //! | `GET /v1/routes?of=` | the effective routes of a NIC or subnet |
 //! | `GET /v1/next-hop?from=&to=&protocol=` | the next hop and every candidate |
 //! | `GET /v1/explain?from=&to=&protocol=&port=` | [`ExplainAnswer`](super::explain::ExplainAnswer) |
+//! | `GET /v1/nsg?of=` | the network security groups of a NIC or subnet |
+//! | `GET /v1/verify?from=&to=&direction=&protocol=&port=&local_port=&remote_port=` | [`VerifyAnswer`](super::verify::VerifyAnswer) |
 //! | `GET /v1/flows?limit=` | [`FlowsAnswer`](super::answers::FlowsAnswer) |
 //! | `GET /v1/counters` | [`Counters`](super::answers::Counters) |
 //! | `PUT /v1/document?path=&dry_run=` | [`DocumentAnswer`](super::answers::DocumentAnswer) |
@@ -34,7 +36,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 use tokio::sync::watch;
 
-use super::answers::{ErrorAnswer, ExplainQuery};
+use super::answers::{ErrorAnswer, ExplainQuery, VerifyQuery};
 use super::node::Node;
 use super::refusal::Refusal;
 
@@ -79,6 +81,8 @@ fn router(node: Arc<Node>) -> Router {
         .route("/v1/routes", get(routes))
         .route("/v1/next-hop", get(next_hop))
         .route("/v1/explain", get(explain))
+        .route("/v1/nsg", get(nsg))
+        .route("/v1/verify", get(verify))
         .route("/v1/flows", get(flows))
         .route("/v1/counters", get(counters))
         .route("/v1/document", put(document))
@@ -195,16 +199,29 @@ async fn status(State(node): State<Arc<Node>>) -> Answer<impl Serialize> {
 }
 
 #[derive(Deserialize)]
-struct RoutesQuery {
+struct NameQuery {
     of: String,
 }
 
 async fn routes(
     State(node): State<Arc<Node>>,
-    query: Result<Query<RoutesQuery>, QueryRejection>,
+    query: Result<Query<NameQuery>, QueryRejection>,
 ) -> Answer<impl Serialize> {
-    let Query(RoutesQuery { of }) = query?;
+    let Query(NameQuery { of }) = query?;
     ask(node, move |node| node.routes(&of)).await
+}
+
+async fn nsg(State(node): State<Arc<Node>>, query: Result<Query<NameQuery>, QueryRejection>) -> Answer<impl Serialize> {
+    let Query(NameQuery { of }) = query?;
+    ask(node, move |node| node.network_security_groups(&of)).await
+}
+
+async fn verify(
+    State(node): State<Arc<Node>>,
+    query: Result<Query<VerifyQuery>, QueryRejection>,
+) -> Answer<impl Serialize> {
+    let Query(query) = query?;
+    ask(node, move |node| node.verify(&query)).await
 }
 
 #[derive(Deserialize)]

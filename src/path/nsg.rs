@@ -14,11 +14,10 @@ use std::net::IpAddr;
 
 use super::observer::{Observer, StageRecord};
 use super::order::Standing;
-use super::origin::PLATFORM;
 use super::subject::Subject;
 use super::verdict::DropReason;
 use crate::packet::parse::protocol;
-use crate::snapshot::{Access, NicNsgs, Nsg, NsgId, PortEntry, RuleInfo, Snapshot};
+use crate::snapshot::{Access, NicNsgs, Nsg, NsgId, PLATFORM, PortEntry, RuleInfo, Snapshot};
 
 /// Which way a packet goes, seen from the NIC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
