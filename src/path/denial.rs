@@ -41,8 +41,19 @@ pub struct Denial {
     pub unnamed: Option<Unnamed>,
     /// The port of the resource that answers in place of the one that was wanted.
     pub answered_at: Option<u16>,
+    /// Whether the resource is a database server of Azure SQL.
+    pub is_sql: bool,
     /// The generation that it was decided under.
     pub generation: u64,
+}
+
+impl Denial {
+    /// The number of the error that Azure SQL gives (Azure, "Use virtual network service endpoints and rules for servers"):
+    /// 40914 where the subnet has the endpoint and no rule admits it, 40615 where no rule admits the public address.
+    pub fn error(&self) -> Option<u16> {
+        let is_denied = self.is_sql && self.reason == DropReason::FirewallDenied;
+        is_denied.then_some(if self.endpoint { 40914 } else { 40615 })
+    }
 }
 
 /// The records that wait.

@@ -172,8 +172,15 @@ pub(super) fn of_sides(snapshot: &Snapshot, sides: &Sides, reason: DropReason, n
         name: None,
         unnamed: None,
         answered_at: None,
+        is_sql: is_sql(snapshot, sides.destination.0),
         generation: snapshot.generation,
     }
+}
+
+/// Whether a destination is a database server of Azure SQL.
+pub(super) fn is_sql(snapshot: &Snapshot, destination: std::net::IpAddr) -> bool {
+    let resource = firewall::of(snapshot, destination).and_then(|(resource, _)| snapshot.resources.get(resource));
+    resource.is_some_and(|resource| resource.service == "Microsoft.Sql")
 }
 
 /// The resource that a denial is about.

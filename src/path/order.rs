@@ -10,7 +10,7 @@ use super::source::{self, Presented};
 use super::subject::Subject;
 use super::verdict::DropReason;
 use crate::packet::server_name::Application;
-use crate::snapshot::{NextHopType, PortId, Snapshot, SourceAction};
+use crate::snapshot::{NextHopType, PortId, PortKind, Snapshot, SourceAction};
 
 /// What the stages decided about a new flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,7 +136,12 @@ pub fn admit(
     let Some(receiver) = snapshot.port(egress) else { return Ok(Arrival::default()) };
     let Some(port) = snapshot.port(subject.ingress) else { return Ok(Arrival::default()) };
     let caller = Caller { ingress: subject.ingress, port, endpoint: decision.endpoint, source: arriving.source };
-    let (admission, ruling) = firewall::check(snapshot, &caller, subject, question.named, observer)?;
+    // An appliance or a tunnel on the way asks nobody.
+    let (admission, ruling) = if matches!(receiver.kind, PortKind::Service | PortKind::Backbone) {
+        firewall::check(snapshot, &caller, subject, question.named, observer)?
+    } else {
+        (Admission::Admitted, Ruling::Pass)
+    };
     nsg::check(snapshot, receiver, Direction::Inbound, arriving, question.standing, observer)?;
     Ok(Arrival { admission, ruling })
 }

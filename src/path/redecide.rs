@@ -364,7 +364,9 @@ fn still_good(snapshot: &Snapshot, sides: &Sides, state: &FlowState, decision: &
         Admission::Admitted if matches!(decision.reached, Reached::Mapping(_)) => sides.reached.1,
         Admission::Admitted => sides.destination.1,
     };
-    if !egress || destination != reached || port != sides.reached.1 {
+    // Of ICMP queries both numbers are the identifier.
+    let other_port = sides.protocol == protocol::TCP && port != sides.reached.1;
+    if !egress || destination != reached || other_port {
         return None;
     }
     let inward = match decision.reached {

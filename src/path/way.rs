@@ -235,6 +235,7 @@ fn denied(core: &Core, ingress: PortId, parsed: &Parsed, reason: DropReason) -> 
         name: None,
         unnamed: None,
         answered_at: None,
+        is_sql: inspect::is_sql(snapshot, parsed.destination()),
         generation: snapshot.generation,
     }
 }
@@ -449,6 +450,8 @@ fn trace<A: Family>(
             let resets = phase == Phase::Reset && !begins;
             return Hit::Verdict(if resets {
                 reset_sender(core, packet, reason, Answer::Reset, egress)
+            } else if reason.answer().is_some() {
+                refuse(core, packet, reason, egress)
             } else {
                 Verdict::Dropped(reason)
             });

@@ -55,6 +55,12 @@ pub struct Report {
     pub flow_limit: u64,
     /// Fragments that wait for the first of their packet now.
     pub fragments_held: u64,
+    /// Connections that have to name the resource that they want, now.
+    #[serde(default)]
+    pub undecided: u64,
+    /// Connections that were ended because they did not name it in time.
+    #[serde(default)]
+    pub undecided_timeouts: u64,
     /// What the devices count themselves, by port; [`Report::sum`] leaves it to whoever has the devices.
     pub ports: BTreeMap<String, BTreeMap<String, u64>>,
 }
@@ -80,6 +86,8 @@ impl Report {
             report.received_bytes += worker.received_bytes.get();
             report.received_super += worker.received_super.get();
             report.generated += worker.generated.get();
+            report.undecided += worker.undecided.get();
+            report.undecided_timeouts += worker.undecided_timeouts.get();
             report.handed_over += worker.handed_over.get();
             report.taken_over += worker.taken_over.get();
             report.flow_hits += worker.flow_hits.get();

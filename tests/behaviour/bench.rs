@@ -161,6 +161,7 @@ pub(crate) struct Bench {
     pub(crate) sent: Sent,
     pub(crate) now: u64,
     counters: Arc<Counters>,
+    shared: Arc<Shared>,
 }
 
 impl Bench {
@@ -171,13 +172,19 @@ impl Bench {
 
     /// Another document.
     pub(crate) fn with(document: &str) -> Self {
+        Self::with_room(document, 1_000)
+    }
+
+    /// Another document, and another size of the flow tables.
+    pub(crate) fn with_room(document: &str, flow_limit: usize) -> Self {
         let network = sidestep::model::parse(document, Path::new("bench.toml"), None)
             .unwrap_or_else(|mistakes| panic!("the document is wrong:\n{mistakes}"));
         let snapshot = compile(&network, None);
         let counters = Arc::new(Counters::new());
-        let settings = Settings { flow_limit: 1_000, seed: 7, worker: 0, shared: Arc::new(Shared::new(1)) };
+        let shared = Arc::new(Shared::new(1));
+        let settings = Settings { flow_limit, seed: 7, worker: 0, shared: shared.clone() };
         let forwarder = Forwarder::new(Arc::new(snapshot), counters.clone(), settings);
-        Self { network, forwarder, sent: Sent::default(), now: 1_000, counters }
+        Self { network, forwarder, sent: Sent::default(), now: 1_000, counters, shared }
     }
 
     /// The network with a storage endpoint on `spoke/workload`.
@@ -303,6 +310,11 @@ impl Bench {
 
     pub(crate) fn report(&self) -> Report {
         Report::sum(std::slice::from_ref(&self.counters))
+    }
+
+    /// Who was denied what.
+    pub(crate) fn denials(&self) -> &sidestep::path::denial::Denials {
+        self.shared.denials()
     }
 
     pub(crate) fn flows(&self) -> Vec<FlowSummary> {

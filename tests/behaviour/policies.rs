@@ -1,0 +1,460 @@
+//! Endpoint policies: which resources a subnet reaches over its storage endpoint, and what passes before a connection has
+//! said which one it wants. S10 to S12 are the cases of the conformance table.
+
+use rustls::crypto::ring;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use sidestep::packet::frame::{Checksum, Frame, Offload, SegmentKind, Segmentation};
+use sidestep::path::{Answer, DropReason, Verdict};
+
+use crate::bench::Bench;
+use crate::guarded::{Guarded, OWN, SHARED, resets, syn};
+use crate::packets::{Tcp, make_fragment, udp};
+
+const ACCOUNT: &str = "/subscriptions/s1/resourceGroups/data/providers/Microsoft.Storage/storageAccounts/first";
+
+const APP: &str = r#"service_endpoints = [{ service = "Microsoft.Storage" }]
+  service_endpoint_policies = ["only-first"]"#;
+
+fn policy(name: &str, service: &str, resource: &str) -> String {
+    format!(
+        "[[service_endpoint_policy]]\nname = \"{name}\"\ndefinitions = [{{ name = \"d\", service = \"{service}\", \
+         service_resources = [\"{resource}\"] }}]\n"
+    )
+}
+
+fn bench() -> Bench {
+    Guarded { app: APP, more: &policy("only-first", "Microsoft.Storage", ACCOUNT), ..Guarded::default() }.bench()
+}
+
+/// What a TLS client sends first.
+fn hello(name: &str) -> Vec<u8> {
+    let config = ClientConfig::builder_with_provider(ring::default_provider().into())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth();
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    let mut connection = ClientConnection::new(config.into(), name).unwrap();
+    let mut hello = Vec::new();
+    connection.write_tls(&mut hello).unwrap();
+    hello
+}
+
+fn name(account: &str) -> String {
+    format!("{account}.blob.core.windows.net")
+}
+
+/// A connection of `blue1` to the shared address, open.
+struct Client {
+    port: u16,
+    next: u32,
+}
+
+const SERVER: u32 = 9_000;
+
+impl Client {
+    fn open(bench: &mut Bench, port: u16) -> Self {
+        bench.forward("blue1", syn("10.1.1.4", SHARED, port), "front");
+        let mut client = Self { port, next: 1_001 };
+        bench.forward("front", client.server("SA", SERVER, 1_001, b""), "blue1");
+        bench.forward("blue1", client.packet("A", client.next, b""), "front");
+        client.next = 1_001;
+        client
+    }
+
+    fn packet(&self, flags: &str, sequence: u32, payload: &[u8]) -> Vec<u8> {
+        let (from, to) = (("10.1.1.4", 40_000), (SHARED, self.port));
+        Tcp { from, to, flags, sequence, acknowledgment: SERVER + 1, payload, ..Tcp::default() }.bytes()
+    }
+
+    fn server(&self, flags: &str, sequence: u32, acknowledgment: u32, payload: &[u8]) -> Vec<u8> {
+        let (from, to) = ((SHARED, self.port), ("10.1.1.4", 40_000));
+        Tcp { from, to, flags, sequence, acknowledgment, payload, ..Tcp::default() }.bytes()
+    }
+
+    /// The next bytes of the stream.
+    fn send(&mut self, bench: &mut Bench, payload: &[u8]) -> Verdict {
+        let packet = self.packet("PA", self.next, payload);
+        self.next += payload.len() as u32;
+        bench.inject("blue1", packet)
+    }
+
+    /// The server has acknowledged everything.
+    fn acknowledge(&self, bench: &mut Bench) {
+        bench.forward("front", self.server("A", SERVER + 1, self.next, b""), "blue1");
+    }
+}
+
+/// Both ends are reset, with the numbers that each expects, and the server has got no byte of the last packet.
+#[track_caller]
+fn closed(bench: &mut Bench, server_has: u32) {
+    let sent = bench.take();
+    let to_client = resets(&sent, "blue1");
+    let to_server = resets(&sent, "front");
+    assert_eq!(to_client.len() + to_server.len(), sent.len(), "resets and nothing else: {sent:?}");
+    assert!(to_client.iter().any(|reset| reset.tcp.as_ref().unwrap().sequence == SERVER + 1), "{sent:?}");
+    assert!(to_server.iter().any(|reset| reset.tcp.as_ref().unwrap().sequence == server_has), "{sent:?}");
+}
+
+#[test]
+fn s10_the_listed_account_is_reached_and_another_behind_the_same_address_is_not() {
+    let mut bench = bench();
+    let mut client = Client::open(&mut bench, 443);
+    assert_eq!(client.send(&mut bench, &hello(&name("first"))), Verdict::Forwarded(bench.port("front")));
+    bench.take();
+    client.acknowledge(&mut bench);
+    assert_eq!(client.send(&mut bench, b"more"), Verdict::Forwarded(bench.port("front")));
+    bench.take();
+    assert_eq!((bench.report().undecided, bench.denials().take()), (0, None));
+
+    let mut bench = self::bench();
+    let mut client = Client::open(&mut bench, 443);
+    assert_eq!(client.send(&mut bench, &hello(&name("second"))), Verdict::Answered(Answer::PolicyDenied));
+    closed(&mut bench, 1_001);
+    let denial = bench.denials().take().unwrap();
+    assert_eq!((denial.name.as_deref(), denial.endpoint), (Some(name("second").as_str()), true));
+    let resource = bench.forwarder.snapshot().resources.get(denial.resource.unwrap()).unwrap();
+    assert_eq!(resource.name, "second");
+    // What still comes of it is reset, and the application can try again at once.
+    assert_eq!(client.send(&mut bench, b"more"), Verdict::Answered(Answer::Reset));
+    bench.take();
+    bench.forward("blue1", Tcp { to: (SHARED, 443), sequence: 77_000, ..Tcp::default() }.bytes(), "front");
+}
+
+#[test]
+fn s11_two_policies_let_through_what_either_lists() {
+    let app = APP.replace("\"only-first\"", "\"only-first\", \"jobs\"");
+    let more = policy("only-first", "Microsoft.Storage", ACCOUNT) + &policy("jobs", "Global", "/services/Azure/Batch");
+    for (account, allowed) in [("first", true), ("third", true), ("second", false)] {
+        let mut bench = Guarded { app: &app, more: &more, ..Guarded::default() }.bench();
+        let mut client = Client::open(&mut bench, 443);
+        let verdict = client.send(&mut bench, &hello(&name(account)));
+        assert_eq!(matches!(verdict, Verdict::Forwarded(_)), allowed, "{account}: {verdict:?}");
+        bench.take();
+    }
+}
+
+#[test]
+fn s12_with_a_policy_the_endpoint_is_global_and_the_policy_governs() {
+    let app = r#"service_endpoints = [{ service = "Microsoft.Storage", locations = ["westeurope"] }]"#;
+    let far = r#"
+[[service]]
+name = "distant"
+service = "Microsoft.Storage"
+location = "northeurope"
+id = "/subscriptions/s1/resourceGroups/data/providers/Microsoft.Storage/storageAccounts/distant"
+addresses = ["20.60.201.10"]
+firewall = { default_action = "Deny", virtual_network_rules = [{ subnet = "blue/app" }] }
+device = { tun = "t-distant" }
+"#;
+    let mut bench = Guarded { app, more: far, ..Guarded::default() }.bench();
+    bench.answered("blue1", syn("10.1.1.4", "20.60.201.10", 443), Answer::FirewallDenied);
+    let with_policy = format!("{app}\n  service_endpoint_policies = [\"data\"]");
+    let more = far.to_owned() + &policy("data", "Microsoft.Storage", "/subscriptions/S1/resourcegroups/data");
+    let mut bench = Guarded { app: &with_policy, more: &more, ..Guarded::default() }.bench();
+    let seen = bench.forward("blue1", syn("10.1.1.4", "20.60.201.10", 443), "distant");
+    assert_eq!(seen.source.to_string(), "10.1.1.4");
+    bench.change(|network| network.service_endpoint_policies[0].definitions[0].service_resources.clear());
+    let again = Tcp { from: ("10.1.1.4", 40_001), to: ("20.60.201.10", 443), ..Tcp::default() }.bytes();
+    bench.answered("blue1", again, Answer::PolicyDenied);
+}
+
+#[test]
+fn an_address_of_its_own_tells_the_resource_without_a_word() {
+    let mut bench = bench();
+    let sent = bench.answered("blue1", syn("10.1.1.4", OWN, 443), Answer::PolicyDenied);
+    assert_eq!(resets(&sent, "blue1").len(), 1);
+    bench.answered("blue1", udp(("10.1.1.4", 5_000), (OWN, 443), b"quic"), Answer::PolicyDenied);
+    // Another subnet without the policy goes where it likes.
+    bench.forward("appliance", syn("10.1.100.4", OWN, 443), "own");
+}
+
+#[test]
+fn without_the_endpoint_policies_mean_nothing() {
+    let more = policy("only-first", "Microsoft.Storage", ACCOUNT);
+    let mut bench =
+        Guarded { app: "service_endpoint_policies = [\"only-first\"]", more: &more, ..Guarded::default() }.bench();
+    bench.forward("blue1", syn("10.1.1.4", OWN, 443), "own");
+}
+
+#[test]
+fn what_names_nothing_follows_the_default_of_the_policy() {
+    type Speak = fn(&mut Bench) -> Verdict;
+    let speak: [(&str, Speak); 6] = [
+        ("an unknown name", |bench| Client::open(bench, 443).send(bench, &hello("x.example"))),
+        ("no TLS", |bench| Client::open(bench, 443).send(bench, b"SSH-2.0-x\r\n")),
+        ("an address for a name", |bench| {
+            Client::open(bench, 80).send(bench, b"GET / HTTP/1.1\r\nHost: 20.60.1.20\r\n\r\n")
+        }),
+        ("another port", |bench| bench.inject("blue1", syn("10.1.1.4", SHARED, 445))),
+        ("QUIC", |bench| bench.inject("blue1", udp(("10.1.1.4", 5_000), (SHARED, 443), b"quic"))),
+        ("the name of an account behind another address", |bench| {
+            Client::open(bench, 443).send(bench, &hello(&name("own")))
+        }),
+    ];
+    for (what, speak) in speak {
+        let mut bench = bench();
+        assert_eq!(speak(&mut bench), Verdict::Answered(Answer::PolicyUnidentified), "{what}");
+        let denial = bench.denials().take().unwrap();
+        assert_eq!(denial.reason, DropReason::PolicyUnidentified, "{what}");
+        let allow = policy("only-first", "Microsoft.Storage", ACCOUNT)
+            .replace("name = \"only-first\"", "name = \"only-first\"\nunidentified = \"Allow\"");
+        let mut bench = Guarded { app: APP, more: &allow, ..Guarded::default() }.bench();
+        assert_eq!(speak(&mut bench), Verdict::Forwarded(bench.port("front")), "{what}");
+    }
+}
+
+#[test]
+fn plain_http_is_judged_by_its_host() {
+    for (account, allowed) in [("first", true), ("second", false)] {
+        let mut bench = bench();
+        let mut client = Client::open(&mut bench, 80);
+        let request = format!("PUT /c/b HTTP/1.1\r\nHost: {}\r\nContent-Length: 3\r\n\r\nabc", name(account));
+        let (head, rest) = request.split_at(20);
+        assert_eq!(client.send(&mut bench, head.as_bytes()), Verdict::Forwarded(bench.port("front")));
+        bench.take();
+        let verdict = client.send(&mut bench, rest.as_bytes());
+        assert_eq!(matches!(verdict, Verdict::Forwarded(_)), allowed, "{account}: {verdict:?}");
+        bench.take();
+    }
+}
+
+#[test]
+fn a_hello_may_come_byte_by_byte_and_in_any_order() {
+    let mut bench = bench();
+    let mut client = Client::open(&mut bench, 443);
+    let hello = hello(&name("second"));
+    let (start, last) = hello.split_at(hello.len() - 1);
+    for (index, byte) in start.iter().enumerate() {
+        if index % 7 == 3 {
+            // One that overtakes another waits for its sender to send it again.
+            let early = client.packet("A", client.next + 1, b"x");
+            bench.dropped("blue1", early, DropReason::UndecidedOutOfOrder);
+        }
+        if index % 11 == 5 {
+            let again = client.packet("A", client.next - 1, &hello[index - 1..index]);
+            bench.forward("blue1", again, "front");
+        }
+        assert_eq!(client.send(&mut bench, &[*byte]), Verdict::Forwarded(bench.port("front")), "byte {index}");
+        bench.take();
+    }
+    client.acknowledge(&mut bench);
+    assert_eq!(client.send(&mut bench, last), Verdict::Answered(Answer::PolicyDenied));
+    closed(&mut bench, 1_001 + start.len() as u32);
+}
+
+/// A super-packet with a checksum that is left to the device.
+fn super_packet(packet: &[u8], size: u16) -> Frame {
+    let mut frame = Frame::from_packet(packet);
+    frame.offload = Offload {
+        checksum: Checksum::Partial { start: 20, offset: 16 },
+        segmentation: Some(Segmentation { kind: SegmentKind::TcpV4, size, ecn: false }),
+    };
+    frame
+}
+
+#[test]
+fn a_hello_in_a_super_packet_is_read_before_any_of_it_passes() {
+    for (account, allowed) in [("first", true), ("second", false)] {
+        let mut bench = bench();
+        let client = Client::open(&mut bench, 443);
+        let stream = [hello(&name(account)), vec![0x17; 9_000]].concat();
+        let mut frame = super_packet(&client.packet("PA", client.next, &stream), 1_400);
+        let verdict = bench.inject_frame("blue1", &mut frame);
+        assert_eq!(matches!(verdict, Verdict::Forwarded(_)), allowed, "{account}: {verdict:?}");
+        if !allowed {
+            closed(&mut bench, 1_001);
+        }
+        bench.take();
+    }
+}
+
+#[test]
+fn other_bytes_for_those_that_were_read_close_the_connection() {
+    // Before the name is known, after it is, and after the server has it.
+    let good = hello(&name("first"));
+    let mut bad = hello(&name("first"));
+    let place = bad.windows(5).position(|window| window == b"first").unwrap();
+    bad[place..place + 5].copy_from_slice(b"evill");
+    for settled in [false, true] {
+        let mut bench = bench();
+        let mut client = Client::open(&mut bench, 443);
+        let cut = if settled { good.len() } else { place + 5 };
+        assert_eq!(client.send(&mut bench, &good[..cut]), Verdict::Forwarded(bench.port("front")));
+        bench.take();
+        let verdict = bench.inject("blue1", client.packet("PA", 1_001, &bad[..cut]));
+        assert_eq!(verdict, Verdict::Answered(Answer::UndecidedInconsistent), "settled: {settled}");
+        closed(&mut bench, 1_001);
+    }
+    let mut bench = bench();
+    let mut client = Client::open(&mut bench, 443);
+    client.send(&mut bench, &good);
+    bench.take();
+    client.acknowledge(&mut bench);
+    let late = client.packet("PA", 1_001, &bad);
+    bench.forward("blue1", late, "front");
+}
+
+#[test]
+fn what_servers_could_read_otherwise_does_not_pass() {
+    let mut bench = bench();
+    let client = Client::open(&mut bench, 443);
+    let hello = hello(&name("first"));
+    let mut wrong = client.packet("PA", client.next, &hello);
+    let last = wrong.len() - 1;
+    wrong[last] ^= 1;
+    bench.dropped("blue1", wrong, DropReason::UndecidedMalformed);
+    let mut urgent = client.packet("PA", client.next, &hello);
+    urgent[20 + 13] |= 0x20;
+    // The checksum takes the flag into account.
+    let sum = u16::from_be_bytes([urgent[36], urgent[37]]);
+    urgent[36..38].copy_from_slice(&sum.wrapping_sub(0x20).to_be_bytes());
+    bench.dropped("blue1", urgent, DropReason::UndecidedMalformed);
+    // What is not the last fragment of a packet carries a multiple of 8 bytes.
+    let mut fragment = client.packet("PA", client.next, &hello[..84]);
+    make_fragment(&mut fragment);
+    bench.dropped("blue1", fragment, DropReason::UndecidedMalformed);
+    let with_data = Tcp { from: ("10.1.1.4", 40_777), to: (SHARED, 443), payload: &hello, ..Tcp::default() }.bytes();
+    bench.dropped("blue1", with_data, DropReason::UndecidedMalformed);
+}
+
+#[test]
+fn another_start_of_the_stream_is_refused_once_it_has_begun() {
+    let mut bench = bench();
+    let mut client = Client::open(&mut bench, 443);
+    let hello = hello(&name("first"));
+    client.send(&mut bench, &hello[..20]);
+    bench.take();
+    bench.dropped(
+        "blue1",
+        Tcp { to: (SHARED, 443), sequence: 500_000, ..Tcp::default() }.bytes(),
+        DropReason::UndecidedMalformed,
+    );
+}
+
+#[test]
+fn a_hello_that_never_ends_is_ended() {
+    let mut bench = bench();
+    let mut client = Client::open(&mut bench, 80);
+    assert!(matches!(client.send(&mut bench, b"GET / HTTP/1.1\r\nX: "), Verdict::Forwarded(_)));
+    let mut sent = 0;
+    let verdict = loop {
+        match client.send(&mut bench, &[b'x'; 1_000]) {
+            Verdict::Forwarded(_) => sent += 1_000,
+            other => break other,
+        }
+    };
+    assert_eq!(verdict, Verdict::Answered(Answer::PolicyUnidentified));
+    assert!((15_000..=22_000).contains(&sent), "{sent}");
+    bench.take();
+
+    // And one that falls silent.
+    let mut bench = self::bench();
+    let mut client = Client::open(&mut bench, 443);
+    client.send(&mut bench, &hello(&name("first"))[..30]);
+    bench.take();
+    bench.now += 29_000;
+    bench.expire();
+    assert!(bench.take().is_empty());
+    bench.now += 1_000;
+    bench.expire();
+    closed(&mut bench, 1_001);
+    assert_eq!((bench.report().undecided, bench.report().undecided_timeouts), (0, 1));
+    assert_eq!(bench.denials().take().unwrap().reason, DropReason::UndecidedTimeout);
+}
+
+#[test]
+fn a_policy_that_changes_judges_what_is_open_by_what_it_named() {
+    let mut bench = bench();
+    let mut client = Client::open(&mut bench, 443);
+    client.send(&mut bench, &hello(&name("first")));
+    bench.take();
+    client.acknowledge(&mut bench);
+    // What does not concern it, it survives.
+    bench.change(|network| network.service_endpoint_policies[0].name = "renamed".into());
+    bench.sweep();
+    assert!(bench.take().is_empty());
+    assert!(matches!(client.send(&mut bench, b"on"), Verdict::Forwarded(_)));
+    bench.take();
+    bench.change(|network| network.service_endpoint_policies[0].definitions[0].service_resources.clear());
+    bench.sweep();
+    let sent = bench.take();
+    assert!(!resets(&sent, "blue1").is_empty() && !resets(&sent, "front").is_empty(), "{sent:?}");
+}
+
+#[test]
+fn a_policy_that_comes_later_closes_what_it_cannot_judge() {
+    let more = policy("only-first", "Microsoft.Storage", ACCOUNT);
+    let app = r#"service_endpoints = [{ service = "Microsoft.Storage" }]"#;
+    let mut bench = Guarded { app, more: &more, ..Guarded::default() }.bench();
+    let mut client = Client::open(&mut bench, 443);
+    client.send(&mut bench, &hello(&name("first")));
+    bench.take();
+    bench.change(|network| network.virtual_networks[0].subnets[0].service_endpoint_policies = vec![0]);
+    bench.sweep();
+    let sent = bench.take();
+    assert!(!resets(&sent, "blue1").is_empty() && !resets(&sent, "front").is_empty(), "{sent:?}");
+}
+
+#[test]
+fn a_policy_that_is_taken_away_lets_undecided_connections_go() {
+    let mut bench = bench();
+    let mut client = Client::open(&mut bench, 443);
+    client.send(&mut bench, &hello(&name("second"))[..30]);
+    bench.take();
+    bench.change(|network| network.virtual_networks[0].subnets[0].service_endpoint_policies.clear());
+    bench.sweep();
+    assert_eq!(bench.report().undecided, 0);
+    assert!(matches!(client.send(&mut bench, b"anything"), Verdict::Forwarded(_)));
+    bench.take();
+}
+
+#[test]
+fn the_name_tells_whose_firewall_it_is_where_accounts_share_an_address() {
+    let first = r#"firewall = { default_action = "Deny", virtual_network_rules = [{ subnet = "blue/app" }] }"#;
+    let mut bench = Guarded { first, ..Guarded::default() }.bench();
+    let mut client = Client::open(&mut bench, 443);
+    assert!(matches!(client.send(&mut bench, &hello(&name("first"))), Verdict::Forwarded(_)));
+    bench.take();
+    let other = r#"firewall = { default_action = "Deny", virtual_network_rules = [{ subnet = "blue/bare" }] }"#;
+    let mut bench = Guarded { first: other, ..Guarded::default() }.bench();
+    let mut client = Client::open(&mut bench, 443);
+    assert_eq!(client.send(&mut bench, &hello(&name("first"))), Verdict::Answered(Answer::FirewallDenied));
+    bench.take();
+    assert_eq!(bench.denials().take().unwrap().name.as_deref(), Some(name("first").as_str()));
+    let mut bench = Guarded { first: other, ..Guarded::default() }.bench();
+    let mut client = Client::open(&mut bench, 443);
+    assert!(
+        matches!(client.send(&mut bench, &hello(&name("second"))), Verdict::Forwarded(_)),
+        "nobody guards that one"
+    );
+    bench.take();
+}
+
+#[test]
+fn ten_thousand_half_open_connections_leave_room_for_others() {
+    let more = policy("only-first", "Microsoft.Storage", ACCOUNT);
+    let mut bench = Bench::with_room(&Guarded { app: APP, more: &more, ..Guarded::default() }.document(), 30_000);
+    let half_open =
+        |number: u16| Tcp { from: ("10.1.1.4", 1_000 + number), to: (SHARED, 443), ..Tcp::default() }.bytes();
+    for number in 0..10_000 {
+        bench.forward("blue1", half_open(number), "front");
+    }
+    assert_eq!(bench.report().undecided, 10_000);
+    let mut client = Client::open(&mut bench, 443);
+    assert!(matches!(client.send(&mut bench, &hello(&name("first"))), Verdict::Forwarded(_)));
+    bench.take();
+    client.acknowledge(&mut bench);
+    // A NIC has a quarter of the room, and what is beyond that is refused by name.
+    for number in 10_000..16_384 {
+        bench.forward("blue1", half_open(number), "front");
+    }
+    bench.dropped("blue1", half_open(20_000), DropReason::UndecidedFull);
+    for _ in 0..100 {
+        bench.now += 6_000;
+        bench.expire();
+    }
+    assert_eq!((bench.report().undecided, bench.forwarder.flow_count()), (0, 1), "nothing is left of them");
+    bench.take();
+}
