@@ -17,7 +17,8 @@
 //! | [`plan`] | model, catalogue and learned routes to a snapshot | `model`, `tags`, `table`, `snapshot` |
 //! | [`path`] | the packet's way: one file per stage, and one file that is only their order | `packet`, `table`, `snapshot` |
 //! | [`port`] | devices behind one trait | `packet` |
-//! | [`worker`] | the loop of one core: batches in, path, batches out | `path`, `port`'s trait, `packet`, `table`, `snapshot` |
+//! | [`privileges`] | what a thread may still ask of the kernel | - |
+//! | [`worker`] | the loop of one core: batches in, path, batches out | `path`, `port`'s trait, `packet`, `table`, `snapshot`, `privileges` |
 //! | [`control`], [`telemetry`], [`lab`], [`cli`] | sit on top | anything below |
 //!
 //! The rule is held by the test `tests/layering.rs`.
@@ -30,6 +31,7 @@ pub mod packet;
 pub mod path;
 pub mod plan;
 pub mod port;
+pub mod privileges;
 pub mod snapshot;
 pub mod table;
 pub mod tags;

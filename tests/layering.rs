@@ -14,7 +14,8 @@ const RULES: &[(&str, &[&str])] = &[
     ("plan", &["model", "tags", "table", "snapshot"]),
     ("path", &["packet", "table", "snapshot"]),
     ("port", &["packet"]),
-    ("worker", &["path", "port", "packet", "table", "snapshot"]),
+    ("privileges", &[]),
+    ("worker", &["path", "port", "packet", "table", "snapshot", "privileges"]),
 ];
 
 /// Rooms on top, which the others must not use.
