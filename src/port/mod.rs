@@ -24,6 +24,9 @@ use std::time::Instant;
 
 use crate::packet::frame::Frame;
 
+/// What ports ask of their device by `ioctl` once they are open.
+pub const REQUESTS: &[u32] = &[sys::TUNSETPERSIST, sys::TUNSETOFFLOAD];
+
 /// One queue of a device, owned by one worker.
 pub trait Port: Send {
     /// Reads packets into the frames of `batch` from its front and returns how many there are; 0 means that there is

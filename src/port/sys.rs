@@ -50,9 +50,9 @@ const _: () = assert!(size_of::<InterfaceRequest>() == size_of::<libc::ifreq>())
 
 // The driver's numbers are declared with `int` whatever they really take.
 const TUNSETIFF: Opcode = opcode::write::<libc::c_int>(b'T', 202);
-const TUNSETPERSIST: Opcode = opcode::write::<libc::c_int>(b'T', 203);
+pub(crate) const TUNSETPERSIST: Opcode = opcode::write::<libc::c_int>(b'T', 203);
 const TUNGETFEATURES: Opcode = opcode::read::<libc::c_uint>(b'T', 207);
-const TUNSETOFFLOAD: Opcode = opcode::write::<libc::c_uint>(b'T', 208);
+pub(crate) const TUNSETOFFLOAD: Opcode = opcode::write::<libc::c_uint>(b'T', 208);
 const TUNSETVNETHDRSZ: Opcode = opcode::write::<libc::c_int>(b'T', 216);
 
 /// Attaches a descriptor of `/dev/net/tun` to the device of a name, which is made if it does not exist

@@ -19,7 +19,8 @@ use crate::path::forwarder::{FlowSummary, Settings as PathSettings};
 use crate::path::redecide::Foreseen;
 use crate::path::save::{Refused, SavedFlow};
 use crate::path::shared::Shared;
-use crate::port::Port;
+use crate::port::{self, Port};
+use crate::privileges::{self, CapabilitySet, filter::Filter};
 use crate::snapshot::{PortId, Publisher, Snapshot};
 
 /// How long the control side waits for a worker's answer.
@@ -109,17 +110,17 @@ impl Handle {
     /// Starts the workers on their ports.
     ///
     /// # Errors
-    /// When the system refuses a descriptor or a thread.
+    /// As [`Handle::resume`].
     pub fn start(publisher: Arc<Publisher>, ports: Vec<PortQueues>, settings: &Settings) -> io::Result<Self> {
         Self::resume(publisher, ports, settings, Vec::new()).map(|(handle, _)| handle)
     }
 
     /// Starts the workers on their ports with the flows of workers before them, by the number that those had. Where
     /// there is no such worker, flows are spread over those that there are. They are decided again before or when a
-    /// packet meets them.
+    /// packet meets them. Each gives up all privileges before it reads a packet.
     ///
     /// # Errors
-    /// When the system refuses a descriptor or a thread.
+    /// When the system refuses a descriptor or a thread, or does not take privileges back.
     pub fn resume(
         publisher: Arc<Publisher>,
         ports: Vec<PortQueues>,
@@ -147,6 +148,7 @@ impl Handle {
 
         let mut handle = Self { workers: Vec::new(), rings: rings.clone(), shared, clock, threads: Mutex::default() };
         let mut shares = shares(usize::from(count), ports).into_iter();
+        let (confined, confinements) = bounded(usize::from(count));
         for ((number, waker), (forwarder, counters)) in (0..count).zip(wakers).zip(forwarders) {
             let (commands, received) = unbounded();
             let adopted = Arc::new(Adopted::default());
@@ -166,9 +168,21 @@ impl Handle {
             for (id, port) in shares.next().into_iter().flatten() {
                 worker.ports.add(id, port);
             }
-            let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || worker.run())?;
+            let confined = confined.clone();
+            let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+                // Its devices are open: from here on it needs nothing but its descriptors. Where there are no filters,
+                // whoever restricts the control side says so.
+                let result = privileges::restrict(CapabilitySet::empty(), Filter::Worker { requests: port::REQUESTS });
+                let failed = result.is_err();
+                let _ = confined.send(result.map(drop));
+                if failed { worker.forwarder } else { worker.run() }
+            })?;
             handle.workers.push(Side { commands, waker, adopted, counters });
             lock(&handle.threads).push(thread);
+        }
+        drop(confined);
+        for _ in 0..count {
+            confinements.recv().map_err(io::Error::other)??;
         }
         Ok((handle, restored))
     }

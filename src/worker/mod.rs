@@ -4,6 +4,9 @@
 //! without locks, channels or allocation between read and write. A packet whose flow another worker owns goes to that
 //! worker over a bounded ring. Between batches it looks at one atomic generation, and at its commands when woken.
 //!
+//! A worker has no capability and may make only the system calls of its loop ([`privileges`](crate::privileges)): all it
+//! ever needs are descriptors that others opened.
+//!
 //! [`Handle`] is how the control side starts, asks and stops the workers.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
