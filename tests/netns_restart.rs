@@ -295,7 +295,9 @@ fn connections_survive_a_restart_with_their_translated_ports() {
             assert!(site.ip("vm1", &["route"]).contains("default dev eth0"));
             assert!(site.file("state").exists());
             site.start(&["--state", "state", "--io", io]);
-            assert!(!site.file("state").exists(), "what was restored is not restored again");
+            wait_for("what was restored is not restored again", PATIENCE, || {
+                (!site.file("state").exists()).then_some(())
+            });
             let restored = site.restored();
             assert_eq!(restored["flows"], 2, "{io}, round {round}: {}", site.log());
             let number = |link: &str| link.split(':').next().map(str::to_owned);
