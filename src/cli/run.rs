@@ -44,6 +44,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub state: Option<PathBuf>,
 
+    /// Keep no privilege once the devices are open: a document that adds or changes a device is refused then, and takes a
+    /// restart. Without it one thread keeps what opening devices takes.
+    #[arg(long)]
+    pub drop_all_privileges: bool,
+
     /// End when stdin closes, too: with the process that started this one.
     #[arg(long)]
     pub exit_with_stdin: bool,
@@ -78,6 +83,7 @@ pub fn run(args: &RunArgs, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
         control: args.node.control.clone(),
         end_with_stdin: args.exit_with_stdin,
         state: args.state.clone(),
+        drop_all_privileges: args.drop_all_privileges,
     };
     let result = run::run(options, |node, socket| {
         for port in node.ports() {

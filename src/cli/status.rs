@@ -9,7 +9,8 @@ use serde::Serialize;
 
 use super::node::NodeArgs;
 use super::{table, write_json};
-use crate::control::answers::{Counters, FlowUse, RestoredStatus, Status};
+use crate::control::answers::{Counters, FlowUse, PrivilegesStatus, RestoredStatus, Status};
+use crate::control::privileges::list;
 
 /// Show what a running node has in force, its ports, its counters and its last changes.
 #[derive(Debug, Args)]
@@ -99,6 +100,14 @@ fn text(status: &Status, counters: &Counters) -> String {
             let blackout = (blackout_us + 500) / 1000;
             line("", format!("{flows} flows restored, {expired} expired, {left_out} left out, {blackout} ms blackout"));
         }
+    }
+    if let Some(privileges) = &status.privileges {
+        let PrivilegesStatus { devices, control, workers, no_new_privileges, system_calls_filtered } = privileges;
+        let [devices, control, workers] = [devices, control, workers].map(|names| list(names));
+        line("privileges", format!("devices: {devices}; control: {control}; workers: {workers}"));
+        let calls = if *system_calls_filtered { "system calls are filtered" } else { "system calls are not filtered" };
+        let gain = if *no_new_privileges { "nothing can be gained" } else { "more can be gained" };
+        line("", format!("{calls}, {gain}"));
     }
 
     let mut ports = table(["Port", "Kind", "Interface", "Namespace", "Device"]);
@@ -213,6 +222,12 @@ mod tests {
                 file: "/var/lib/sidestep/state".into(),
                 restored: Some(RestoredStatus { flows: 7, expired: 1, left_out: 2, blackout_us: 41_700 }),
             }),
+            privileges: Some(PrivilegesStatus {
+                devices: vec!["CAP_NET_ADMIN".to_owned(), "CAP_SYS_ADMIN".to_owned()],
+                no_new_privileges: true,
+                system_calls_filtered: true,
+                ..PrivilegesStatus::default()
+            }),
             changes: vec![Change {
                 at: 1_763_368_200,
                 who: "uid 0 pid 9".to_owned(),
@@ -244,6 +259,8 @@ packets     5 received, 4 forwarded, 0 answered, 1 dropped
 flows       1 of 1048576 (0 %), 500000 for each NIC; 2 made, 0 reset by changes
 state       devices stay at the end, flows are saved to /var/lib/sidestep/state
             7 flows restored, 1 expired, 2 left out, 42 ms blackout
+privileges  devices: CAP_NET_ADMIN CAP_SYS_ADMIN; control: none; workers: none
+            system calls are filtered, nothing can be gained
 
 Port  Kind  Interface  Namespace  Device
 vm1   nic   eth0       vm1        plain

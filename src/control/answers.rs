@@ -40,6 +40,9 @@ pub struct Status {
     /// What outlives the process; none for a node that leaves nothing behind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<StateStatus>,
+    /// What the node may ask of the kernel; none where the kernel does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub privileges: Option<PrivilegesStatus>,
     /// The last changes, oldest first.
     pub changes: Vec<Change>,
 }
@@ -65,6 +68,22 @@ pub struct FlowOwner {
     pub port: String,
     /// Its flows.
     pub flows: u32,
+}
+
+/// What the threads of a node may ask of the kernel, as the kernel says: capabilities of any of their sets but the
+/// bounding one (`CAP_NET_ADMIN`), by what the threads do.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrivilegesStatus {
+    /// Of who opens and changes devices.
+    pub devices: Vec<String>,
+    /// Of who answers on the control socket, and of everybody else.
+    pub control: Vec<String>,
+    /// Of the workers.
+    pub workers: Vec<String>,
+    /// Whether no thread can gain any by running a program (`no_new_privs`).
+    pub no_new_privileges: bool,
+    /// Whether the system calls of every thread are filtered (seccomp).
+    pub system_calls_filtered: bool,
 }
 
 /// What a node leaves to the next one, and what it was left.

@@ -3,10 +3,13 @@
 //!
 //! A change is all or nothing: it is validated and compiled first, its ports are opened next, and only then is the
 //! snapshot published. A refusal leaves everything as it was.
+//!
+//! One thread may open devices; all others of the control side ask it, and have no capabilities ([`privileges`]).
 
 pub mod answers;
 pub mod client;
 pub mod dataplane;
+mod device_thread;
 mod devices;
 mod difference;
 pub mod document;
@@ -15,6 +18,7 @@ pub mod explain;
 mod fullness;
 pub mod node;
 pub mod ports;
+pub mod privileges;
 pub mod refusal;
 pub mod run;
 mod server;

@@ -21,6 +21,7 @@ use super::endpoints;
 use super::explain::{self, ExplainAnswer};
 use super::fullness::{self, Fullness};
 use super::ports::{Attachment, attachments, kind_name};
+use super::privileges;
 use super::refusal::Refusal;
 use super::state::{self, InForce, StateError};
 use super::verify::{self, VerifyAnswer};
@@ -178,6 +179,11 @@ impl Loaded {
         &self.prepared.snapshot
     }
 
+    /// Files that its devices write.
+    pub(super) fn device_files(&self) -> Vec<PathBuf> {
+        self.prepared.attachments.iter().filter_map(|attachment| attachment.device.pcap.clone()).collect()
+    }
+
     /// Opens the devices and starts workers on them.
     ///
     /// # Errors
@@ -248,6 +254,7 @@ impl Node {
             flows: self.flow_use(&current.snapshot),
             ports: self.ports(),
             state: lock(&self.state).clone(),
+            privileges: privileges::status(),
             changes: lock(&self.history).iter().cloned().collect(),
         }
     }

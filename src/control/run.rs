@@ -13,6 +13,7 @@ use super::answers::{Counters, RestoredStatus, StateStatus};
 use super::devices::KernelDevices;
 use super::document::Document;
 use super::node::{Loaded, Node, Overrides};
+use super::privileges::{self, Files, PrivilegesError};
 use super::refusal::Refusal;
 use super::server;
 use super::socket::{self, ControlSocket, SocketError};
@@ -42,6 +43,8 @@ pub struct RunOptions {
     /// Where flows are saved at the end and restored from at the start. With it devices stay when the process ends, and
     /// are taken over where they are there.
     pub state: Option<PathBuf>,
+    /// Keep no privilege for devices of later documents.
+    pub drop_all_privileges: bool,
 }
 
 /// Why a node did not start, or did not end well.
@@ -56,6 +59,9 @@ pub enum RunError {
     /// The state file cannot be used. Where that shows at the end only, everything else has ended well.
     #[error(transparent)]
     State(#[from] StateError),
+    /// What is not needed any more could not be given up.
+    #[error(transparent)]
+    Privileges(#[from] PrivilegesError),
     /// Threads, signals.
     #[error("cannot run the control side")]
     Control(#[source] io::Error),
@@ -73,6 +79,22 @@ pub fn run(
     options: RunOptions,
     ready: impl FnOnce(&Node, &ControlSocket) -> io::Result<()>,
 ) -> Result<Counters, RunError> {
+    let saved = options.state.as_deref().map(read_state).transpose()?.flatten();
+    let document = Document::read(&options.config)?;
+    let switched = saved.as_ref().map(|saved| saved.switched(&document.text)).unwrap_or_default();
+    let loaded = Loaded::load_switched(document, options.overrides, &switched)?;
+    let network = loaded.network();
+    let path = socket::location(options.control.as_deref(), network.control.as_deref());
+    // Before there are other threads, which would keep what they were started with.
+    let devices = privileges::divide(
+        KernelDevices::new(network, options.state.is_some()),
+        &Files {
+            read: network.tags.iter().cloned().collect(),
+            written: options.state.iter().chain([&path]).cloned().collect(),
+        },
+        &Files { read: Vec::new(), written: loaded.device_files() },
+        options.drop_all_privileges,
+    )?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("control")
@@ -84,20 +106,12 @@ pub fn run(
         let _inside = runtime.enter();
         Signals::new().map_err(RunError::Control)?
     };
-
-    let saved = options.state.as_deref().map(read_state).transpose()?.flatten();
-    let document = Document::read(&options.config)?;
-    let switched = saved.as_ref().map(|saved| saved.switched(&document.text)).unwrap_or_default();
-    let loaded = Loaded::load_switched(document, options.overrides, &switched)?;
-    let network = loaded.network();
-    let path = socket::location(options.control.as_deref(), network.control.as_deref());
     let socket = ControlSocket::bind(&path)?;
-    let devices = Box::new(KernelDevices::new(network, options.state.is_some()));
     let settings = worker::Settings::new(network.workers, network.flows.limit);
     let stopped = saved.as_ref().map(State::stopped);
     let (flows, gone) = saved.map(|saved| saved.into_flows(loaded.snapshot())).unwrap_or_default();
     let mut restored = None;
-    let node = loaded.start(devices, |publisher, ports| {
+    let node = loaded.start(Box::new(devices.clone()), |publisher, ports| {
         let (handle, counts) = worker::Handle::resume(publisher, ports, &settings, flows)?;
         restored = stopped.map(|stopped| RestoredStatus {
             flows: counts.restored,
@@ -107,6 +121,9 @@ pub fn run(
         });
         Ok(handle)
     })?;
+    if options.drop_all_privileges {
+        devices.end();
+    }
     if let Some(file) = options.state.clone() {
         if let Some(RestoredStatus { flows, expired, left_out, blackout_us }) = restored {
             tracing::info!(flows, expired, left_out, blackout_us, "flows are restored");
