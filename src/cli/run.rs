@@ -15,8 +15,9 @@ use crate::model::network::IoMode;
 
 /// Forward packets between the devices of a network until SIGTERM or Ctrl-C.
 ///
-/// Prints one line for each device and then `ready`. Needs CAP_NET_ADMIN, and /dev/net/tun for TUN devices. Exits with 0
-/// when it is told to stop, and with 1 if it could not start.
+/// Prints one line for each device and then `ready`. Needs CAP_NET_ADMIN, and /dev/net/tun for TUN devices; CAP_SYS_ADMIN
+/// for devices in other namespaces, CAP_NET_RAW for Ethernet ones. Drops all other privileges, and these but in the
+/// thread that opens devices. Exits with 0 when it is told to stop, and with 1 if it could not start.
 #[derive(Debug, Args)]
 pub struct RunArgs {
     /// The network document.
