@@ -7,6 +7,7 @@ pub mod apply;
 mod changes;
 pub mod check;
 pub mod demo;
+pub mod denials;
 pub mod endpoint;
 pub mod explain;
 pub mod flows;
@@ -51,6 +52,8 @@ pub enum Command {
     Check(check::CheckArgs),
     /// Show the forced tunnel and the service endpoint side by side, on a small network of namespaces.
     Demo(demo::DemoArgs),
+    /// Show who was denied what by endpoint policies and firewalls of services.
+    Denials(denials::DenialsArgs),
     /// Enable or disable a service endpoint on a subnet of a running node.
     Endpoint(endpoint::EndpointArgs),
     /// Explain what becomes of a packet: every stage of the real path and its decision.
@@ -93,6 +96,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Apply(args) => apply::run(args, &mut out)?,
         Command::Check(args) => check::run(args, &mut out)?,
         Command::Demo(args) => demo::run(args, &mut out)?,
+        Command::Denials(args) => denials::run(args, &mut out)?,
         Command::Endpoint(args) => endpoint::run(args, &mut out)?,
         Command::Explain(args) => explain::run(args, &mut out)?,
         Command::Flows(args) => flows::run(args, &mut out)?,

@@ -323,5 +323,53 @@ pub struct FlowAnswer {
     pub bytes: [u64; 2],
 }
 
+/// `GET /v1/denials`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DenialsAnswer {
+    /// Denials that were recorded since the start.
+    pub total: u64,
+    /// Denials that were counted and not recorded: there were too many at once.
+    pub lost: u64,
+    /// The newest, as many as were asked for and are kept, the oldest of them first.
+    pub denials: Vec<DenialAnswer>,
+}
+
+/// Somebody was denied something by an endpoint policy or by the firewall of a resource.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DenialAnswer {
+    /// When it was recorded, in milliseconds since 1970.
+    pub time: u64,
+    /// The reason's name: `policy_denied`.
+    pub reason: String,
+    /// The reason in a sentence.
+    pub text: String,
+    /// `tcp`, `udp`, `icmp`, `icmpv6` or the protocol's number.
+    pub protocol: String,
+    /// Port of the node where it entered.
+    pub ingress: String,
+    /// Source as it entered.
+    pub source: String,
+    /// Source address that the service sees, or would see.
+    pub presented: Option<String>,
+    /// The subnet whose identity the service sees: of what comes over an endpoint.
+    pub identity: Option<String>,
+    /// Destination.
+    pub destination: String,
+    /// Name of the resource, where it is known.
+    pub resource: Option<String>,
+    /// Its service.
+    pub service: Option<String>,
+    /// The name that the connection gave.
+    pub name: Option<String>,
+    /// Why it gave none: `encrypted_hello`.
+    pub unnamed: Option<String>,
+    /// The number of the error that the service gives.
+    pub error: Option<u16>,
+    /// The port of the resource that answered in place of the one that was wanted.
+    pub answered_at: Option<u16>,
+    /// The generation that it was decided under.
+    pub generation: u64,
+}
+
 /// `GET /v1/counters`: sums over all workers since the start.
 pub use crate::telemetry::counters::Report as Counters;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::answers::Counters;
 use super::ports::Attachment;
 use super::refusal::Refusal;
+use crate::path::denial::Denial;
 use crate::path::forwarder::FlowSummary;
 use crate::path::redecide::Foreseen;
 use crate::port::Port;
@@ -33,6 +34,9 @@ pub trait Dataplane: Send + Sync {
 
     /// Flows of the node, and the ports with the most of them, largest first, up to a number.
     fn flow_owners(&self, count: usize) -> (u32, Vec<(PortId, u32)>);
+
+    /// Takes records of who was denied what, at most so many, and tells how many were lost since the start.
+    fn take_denials(&self, most: usize) -> (Vec<Denial>, u64);
 
     /// Sums over all workers, and what their ports count. Ports are named by their number.
     fn counters(&self) -> Counters;
@@ -88,6 +92,10 @@ impl Dataplane for worker::Handle {
 
     fn flow_owners(&self, count: usize) -> (u32, Vec<(PortId, u32)>) {
         worker::Handle::flow_owners(self, count)
+    }
+
+    fn take_denials(&self, most: usize) -> (Vec<Denial>, u64) {
+        worker::Handle::take_denials(self, most)
     }
 
     fn counters(&self) -> Counters {

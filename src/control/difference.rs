@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use std::net::IpAddr;
+
 use super::answers::{DocumentAnswer, FlowAnswer, FlowChanges, RouteChanges};
 use super::explain::{has_ports, socket};
 use super::ports::Attachment;
@@ -142,8 +144,7 @@ pub(crate) fn flow_changes(foreseen: &Foreseen, before: &Snapshot) -> FlowChange
 /// A flow with names for numbers.
 pub(crate) fn flow_answer(flow: &FlowSummary, snapshot: &Snapshot) -> FlowAnswer {
     let FlowSummary { sides, state } = flow;
-    let has_ports = has_ports(sides.protocol);
-    let shown = |(address, port)| if has_ports { socket(address, port) } else { address.to_string() };
+    let shown = |side| socket_text(sides.protocol, side);
     FlowAnswer {
         protocol: protocol_name(sides.protocol),
         ingress: name(snapshot, sides.ingress),
@@ -157,6 +158,11 @@ pub(crate) fn flow_answer(flow: &FlowSummary, snapshot: &Snapshot) -> FlowAnswer
         packets: state.packets,
         bytes: state.bytes,
     }
+}
+
+/// `address:port`, or the address alone where a protocol has no ports.
+pub(crate) fn socket_text(protocol: u8, (address, port): (IpAddr, u16)) -> String {
+    if has_ports(protocol) { socket(address, port) } else { address.to_string() }
 }
 
 /// The name of a port, or its number where there is no such port.

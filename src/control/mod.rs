@@ -9,6 +9,7 @@
 pub mod answers;
 pub mod client;
 pub mod dataplane;
+mod denials;
 mod device_thread;
 mod devices;
 mod difference;

@@ -11,10 +11,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::answers::{
-    CatalogueStatus, Change, Counters, DocumentAnswer, EndpointAnswer, ExplainQuery, FlowChanges, FlowOwner, FlowUse,
-    FlowsAnswer, Health, PortStatus, StateStatus, Status, VerifyQuery,
+    CatalogueStatus, Change, Counters, DenialsAnswer, DocumentAnswer, EndpointAnswer, ExplainQuery, FlowChanges,
+    FlowOwner, FlowUse, FlowsAnswer, Health, PortStatus, StateStatus, Status, VerifyQuery,
 };
 use super::dataplane::{Dataplane, Devices, Queues};
+use super::denials::{self, DenialLog};
 use super::difference::{self, PortChanges};
 use super::document::{CatalogueFile, Document};
 use super::endpoints;
@@ -111,6 +112,7 @@ pub struct Node {
     granted: Mutex<BTreeMap<PortId, String>>,
     /// What was last said about too many flows.
     fullness: Mutex<Fullness>,
+    denials: Mutex<DenialLog>,
     /// What outlives the process.
     state: Mutex<Option<StateStatus>>,
     started: Instant,
@@ -216,6 +218,7 @@ impl Loaded {
             catalogue_refused: Mutex::default(),
             granted: Mutex::new(granted),
             fullness: Mutex::default(),
+            denials: Mutex::default(),
             state: Mutex::default(),
             started: Instant::now(),
         };
@@ -287,6 +290,18 @@ impl Node {
             tracing::warn!("{warning}");
         }
         warnings
+    }
+
+    /// Takes in who was denied what, and says it in the log. To be called a few times a second.
+    pub fn look_at_denials(&self) {
+        let (denials, lost) = self.dataplane.take_denials(denials::TAKEN);
+        lock(&self.denials).add(denials, lost, &self.current().snapshot);
+    }
+
+    /// Who was denied what, the newest, up to a number.
+    pub fn denials(&self, limit: usize) -> DenialsAnswer {
+        self.look_at_denials();
+        lock(&self.denials).newest(limit)
     }
 
     /// Tells the status what outlives the process.

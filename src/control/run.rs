@@ -26,6 +26,9 @@ const LOOK_AT_CATALOGUE: Duration = Duration::from_secs(1);
 /// How often the number of flows is looked at.
 const LOOK_AT_FLOWS: Duration = Duration::from_secs(1);
 
+/// How often denials are taken in.
+const LOOK_AT_DENIALS: Duration = Duration::from_millis(250);
+
 /// How long the end waits for questions that are being answered.
 const FAREWELL: Duration = Duration::from_secs(3);
 
@@ -162,6 +165,7 @@ pub fn run(
             () = stdin_closed(options.end_with_stdin) => tracing::info!("stdin is closed"),
             () = watch_catalogue(node.clone()) => {}
             () = watch_flows(node.clone()) => {}
+            () = watch_denials(node.clone()) => {}
         }
         let _ = end.send(true);
         match server.await {
@@ -170,6 +174,7 @@ pub fn run(
         }
     });
     runtime.shutdown_timeout(FAREWELL);
+    node.look_at_denials();
     let counters = node.counters();
     let saved = match &options.state {
         Some(path) => node.save(path).map(|flows| tracing::info!(flows, file = %path.display(), "flows are saved")),
@@ -247,6 +252,19 @@ async fn watch_catalogue(node: Arc<Node>) {
         let node = node.clone();
         if let Err(error) = tokio::task::spawn_blocking(move || node.reload_catalogue()).await {
             tracing::error!(%error, "looking at the catalogue failed");
+        }
+    }
+}
+
+/// Says who was denied what, without end.
+async fn watch_denials(node: Arc<Node>) {
+    let mut ticks = tokio::time::interval(LOOK_AT_DENIALS);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let node = node.clone();
+        if let Err(error) = tokio::task::spawn_blocking(move || node.look_at_denials()).await {
+            tracing::error!(%error, "looking at denials failed");
         }
     }
 }

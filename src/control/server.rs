@@ -84,6 +84,7 @@ fn router(node: Arc<Node>) -> Router {
         .route("/v1/nsg", get(nsg))
         .route("/v1/verify", get(verify))
         .route("/v1/flows", get(flows))
+        .route("/v1/denials", get(denials))
         .route("/v1/counters", get(counters))
         .route("/v1/document", put(document))
         .route("/v1/subnets/{network}/{subnet}/endpoints/{service}", post(enable).delete(disable))
@@ -258,6 +259,14 @@ async fn flows(
 ) -> Answer<impl Serialize> {
     let Query(FlowsQuery { limit }) = query?;
     ask(node, move |node| Ok(node.flows(limit.unwrap_or(DEFAULT_FLOWS)))).await
+}
+
+async fn denials(
+    State(node): State<Arc<Node>>,
+    query: Result<Query<FlowsQuery>, QueryRejection>,
+) -> Answer<impl Serialize> {
+    let Query(FlowsQuery { limit }) = query?;
+    ask(node, move |node| Ok(node.denials(limit.unwrap_or(DEFAULT_FLOWS)))).await
 }
 
 async fn counters(State(node): State<Arc<Node>>) -> Answer<impl Serialize> {

@@ -2,6 +2,8 @@
 
 use super::observer::{Observer, Recorder, StageRecord};
 use super::order::{self, Decision, Question};
+use super::route::Reached;
+use super::source::{Presented, paired};
 use super::subject::Subject;
 use super::verdict::DropReason;
 use crate::packet::frame::Frame;
@@ -48,7 +50,9 @@ fn decide(
         StageRecord::new("flow", "miss")
             .with("decided as the first packet of a new flow; later ones replay the outcome")
     });
-    let decision = order::decide(snapshot, &Subject::of(ingress, &parsed), Question::NEW, recorder)?;
+    let subject = Subject::of(ingress, &parsed);
+    let decision = order::decide(snapshot, &subject, Question::NEW, recorder)?;
+    arrive_from_pool(snapshot, &subject, &decision, recorder)?;
     if parsed.hop_limit <= 1 {
         let reason = DropReason::HopLimitExceeded;
         recorder.stage(|| StageRecord::new("hop limit", format!("ends here: {}", reason.name())).with(reason.text()));
@@ -59,4 +63,17 @@ fn decide(
         StageRecord::new("send", format!("out of {egress} under generation {}", snapshot.generation))
     });
     Ok(decision)
+}
+
+/// What the receiver says where a pool translates: to the address that the sender gets as long as it has a port left.
+fn arrive_from_pool(
+    snapshot: &Snapshot,
+    subject: &Subject,
+    decision: &Decision,
+    recorder: &mut Recorder,
+) -> Result<(), DropReason> {
+    let (Presented::Pool(pool), Reached::Own) = (decision.presented, decision.reached) else { return Ok(()) };
+    let Some(source) = snapshot.pool(pool).and_then(|pool| paired(pool, subject.source, 0)) else { return Ok(()) };
+    let arriving = Subject { source, ..*subject };
+    order::admit(snapshot, subject, decision, decision.egress, &arriving, Question::NEW, recorder).map(|_| ())
 }

@@ -15,6 +15,7 @@ use super::shared::{Adopted, Command, Waker};
 use crate::path::DropReason;
 use crate::path::Forwarder;
 use crate::path::counters::Counters;
+use crate::path::denial::Denial;
 use crate::path::forwarder::{FlowSummary, Settings as PathSettings};
 use crate::path::redecide::Foreseen;
 use crate::path::save::{Refused, SavedFlow};
@@ -254,6 +255,12 @@ impl Handle {
     pub fn flow_owners(&self, count: usize) -> (u32, Vec<(PortId, u32)>) {
         let top = self.shared.top_owners(count);
         (self.shared.flows(), top.into_iter().map(|(port, flows)| (PortId(port), flows)).collect())
+    }
+
+    /// Takes records of who was denied what, at most so many, and tells how many were lost since the start.
+    pub fn take_denials(&self, most: usize) -> (Vec<Denial>, u64) {
+        let denials = self.shared.denials();
+        (std::iter::from_fn(|| denials.take()).take(most).collect(), denials.lost())
     }
 
     /// What the ports of all workers count and were granted.

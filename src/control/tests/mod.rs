@@ -2,6 +2,7 @@
 //! told to refuse.
 
 mod change;
+mod denials;
 mod dry_run;
 mod fullness;
 mod question;
@@ -23,6 +24,7 @@ use super::document::Document;
 use super::node::{Loaded, Node, Overrides};
 use super::ports::Attachment;
 use super::refusal::Refusal;
+use crate::path::denial::Denial;
 use crate::path::flow::{FlowState, Phase};
 use crate::path::forwarder::FlowSummary;
 use crate::path::policy::Named;
@@ -131,6 +133,8 @@ struct Stage {
     slow: Mutex<Duration>,
     /// The workers' flows.
     flows: Mutex<Vec<FlowSummary>>,
+    /// Who was denied what.
+    denials: Mutex<Vec<Denial>>,
     /// How many flows each port has, largest first.
     owners: Mutex<Vec<(PortId, u32)>>,
     /// Whether the workers leave questions about flows open.
@@ -174,6 +178,12 @@ impl Dataplane for FakeWorkers {
         std::thread::sleep(*self.stage.slow.lock().unwrap());
         self.stage.waited.lock().unwrap().push(generation);
         true
+    }
+
+    fn take_denials(&self, most: usize) -> (Vec<Denial>, u64) {
+        let mut denials = self.stage.denials.lock().unwrap();
+        let taken = denials.len().min(most);
+        (denials.drain(..taken).collect(), 0)
     }
 
     fn flows(&self, limit: usize) -> Vec<FlowSummary> {
