@@ -195,6 +195,8 @@ pub struct PortEntry {
     /// Prefixes that no packet entering here has as its source: for the gateway and the internet edge, every address
     /// space of the document; for the edge every public address of the node and its services, too.
     pub refused_sources: Arc<[IpNet]>,
+    /// Prefixes that the node alone gives to sources, for NICs and edges: of identities, and of what endpoints translate to.
+    pub reserved_sources: Arc<[IpNet]>,
     /// Source of ICMP errors made for packets that entered here: a subnet's gateway address (its first), for the
     /// gateway and the internet edge an address of theirs.
     pub router_v4: Option<Ipv4Addr>,

@@ -16,7 +16,7 @@ use sidestep::model::network::{EndpointSource, Network, ServiceEndpoint};
 use sidestep::path::save::SavedFlow;
 use sidestep::plan::Plan;
 use sidestep::port::{Port, memory};
-use sidestep::snapshot::{PortId, Publisher};
+use sidestep::snapshot::{PortId, Publisher, Snapshot};
 use sidestep::telemetry::counters::Report;
 use sidestep::worker::{Handle, Restored, Settings};
 
@@ -37,6 +37,15 @@ impl Node {
     }
 
     fn resume(workers: u16, flows: Vec<Vec<SavedFlow>>) -> (Self, Restored) {
+        Self::resume_with(workers, flows, |_, _| {})
+    }
+
+    /// `before` fills queues before a worker looks at them.
+    fn resume_with(
+        workers: u16,
+        flows: Vec<Vec<SavedFlow>>,
+        before: impl FnOnce(&Snapshot, &[Vec<memory::Handle>]),
+    ) -> (Self, Restored) {
         let network = sidestep::model::parse(bench::NETWORK, Path::new("workers.toml"), None).unwrap();
         let snapshot = Plan::new(Arc::new(network.clone()), bench::catalogue()).compile(1, None).unwrap();
         let mut ports: Vec<(PortId, Vec<Box<dyn Port>>)> = Vec::new();
@@ -47,6 +56,7 @@ impl Node {
             ports.push((PortId(number as u16), mine.into_iter().map(|port| Box::new(port) as Box<dyn Port>).collect()));
             queues.push(theirs);
         }
+        before(&snapshot, &queues);
         let publisher = Arc::new(Publisher::new(snapshot));
         let settings = Settings { workers, flow_limit: 10_000, seed: 3 };
         let (handle, restored) = Handle::resume(publisher.clone(), ports, &settings, flows).unwrap();
@@ -259,4 +269,34 @@ fn flows_go_on_with_more_and_with_fewer_workers() {
         }
         second.finish();
     }
+}
+
+/// How many packets of a flood have left before the last of as many packets of another NIC. The flood is one packet each of
+/// many flows; `other` makes the other NIC's packets.
+fn flood_before_the_last(number: u16, other: impl Fn(u16) -> Vec<u8>) -> usize {
+    let fill = |snapshot: &Snapshot, queues: &[Vec<memory::Handle>]| {
+        let queue = |name: &str| &queues[snapshot.ports.iter().position(|port| port.name == name).unwrap()][0];
+        for packet in 0..number {
+            assert!(queue("vm1").inject(udp(("10.1.1.4", 1_000 + packet), ("10.1.2.4", 53), b"flood")));
+            assert!(queue("vm3").inject(other(packet)));
+        }
+    };
+    let (node, _) = Node::resume_with(1, Vec::new(), fill);
+    let sources: Vec<String> = (0..2 * number).map(|_| node.expect("vm2", 0).source.to_string()).collect();
+    let last = sources.iter().rposition(|source| source == "10.1.3.4").unwrap();
+    node.finish();
+    sources[..last].iter().filter(|source| *source == "10.1.1.4").count()
+}
+
+/// Time is not measured: the order of what leaves shows how turns are shared. A first packet costs seven times as much as
+/// a packet of a flow, so that one for every seven leaves the other NIC half of the time.
+#[test]
+fn a_flood_of_first_packets_leaves_other_nics_half_of_the_time() {
+    let of_a_flow = |_| udp(("10.1.3.4", 7), ("10.1.2.4", 7), b"other");
+    let flood = flood_before_the_last(1_900, of_a_flow);
+    assert!(flood <= 1_900 / 7, "{flood} of the flood for 1,900 packets of a flow");
+    let first_packets = |number| udp(("10.1.3.4", 1_000 + number), ("10.1.2.4", 53), b"other");
+    let flood = flood_before_the_last(1_900, first_packets);
+    assert!(flood <= 1_900, "{flood} of the flood for 1,900 first packets");
+    assert!(flood >= 1_800, "and the other way round: {flood}");
 }

@@ -103,6 +103,7 @@ impl Forwarder {
     ) -> Verdict {
         let length = frame.len();
         let verdict = match parse::parse(frame.bytes()) {
+            Ok(parsed) if parsed.has_options => Verdict::Dropped(DropReason::IpOptions),
             Ok(mut parsed) => {
                 frame.set_len(parsed.total as usize);
                 let whole = parsed.fragment == Fragment::None;
@@ -133,6 +134,11 @@ impl Forwarder {
             Verdict::HandOver(_) => {}
             Verdict::Held => counters.fragments_held.set(self.fragments.held() as u64),
         }
+    }
+
+    /// Packets so far that met no flow: what they cost is more than the others do.
+    pub fn first_packets(&self) -> u64 {
+        self.core.counters.flow_misses.get()
     }
 
     /// Counts a packet that was to be handed over: it is in the other worker's ring, or ends here.

@@ -2,7 +2,8 @@
 //!
 //! A NIC sends only from its own addresses unless it has `ip_forwarding` (virtual network FAQ of Azure: a NIC with IP
 //! forwarding receives and sends traffic that is not for its own addresses). What comes in through
-//! the gateway or the internet edge never has a source of a virtual network: it could pass for a VM at a service.
+//! the gateway or the internet edge never has a source of a virtual network: it could pass for a VM at a service. And
+//! nothing comes in with an address that the node itself gives to endpoint traffic.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -48,6 +49,11 @@ pub fn source(port: &PortEntry, address: IpAddr) -> Result<(), DropReason> {
         IpAddr::V4(v4) => v4.is_multicast() || v4.is_broadcast() || v4.is_unspecified() || v4.is_loopback(),
         IpAddr::V6(v6) => v6.is_multicast() || v6.is_unspecified() || v6.is_loopback() || is_mapped(v6),
     };
+    // What the node makes of a subnet's addresses nobody else may show, or it would pass for that subnet at a service. A
+    // service answers from addresses of its own.
+    if !port.reserved_sources.is_empty() && port.reserved_sources.iter().any(|prefix| prefix.contains(&address)) {
+        return Err(DropReason::ForgedIdentity);
+    }
     let allowed = !never
         && match port.kind {
             PortKind::Nic => port.ip_forwarding || port.addresses.contains(&address),

@@ -109,6 +109,7 @@ fn vacant() -> PortEntry {
         table: None,
         address_space: Arc::from([]),
         refused_sources: Arc::from([]),
+        reserved_sources: Arc::from([]),
         router_v4: None,
         router_v6: None,
         mtu: DEFAULT_MTU,
@@ -140,6 +141,8 @@ fn wanted(
     let own = own
         .chain(network.nics.iter().flat_map(|nic| nic.public_addresses.iter().copied()))
         .chain(network.services.iter().flat_map(|service| service.addresses.iter().copied()));
+    let identities = IpNet::new(network.identity.prefix.into(), 32).ok();
+    let reserved: Arc<[IpNet]> = network.endpoint_prefixes().chain(identities).collect();
     let every: Arc<[IpNet]> = inside.clone().collect();
     let every_and_own: Arc<[IpNet]> = inside.chain(own.map(IpNet::from)).collect();
     let mut ports = Vec::new();
@@ -154,6 +157,7 @@ fn wanted(
             addresses: nic.private_addresses.clone(),
             ip_forwarding: nic.ip_forwarding,
             address_space: spaces[nic.subnet.virtual_network].clone(),
+            reserved_sources: reserved.clone(),
             outbound: sources.outbound(nic),
             nsgs: groups.of_nic(index),
             identity: identity::of_subnet(network, &sources.identities, nic.subnet),
@@ -171,6 +175,7 @@ fn wanted(
         let entry = PortEntry {
             address_space: spaces[gateway.virtual_network].clone(),
             refused_sources: every.clone(),
+            reserved_sources: reserved.clone(),
             router_v4: routers().find_map(v4),
             router_v6: routers().find_map(v6),
             ..vacant()
@@ -181,6 +186,7 @@ fn wanted(
         let public = || internet.public_addresses.iter().copied();
         let entry = PortEntry {
             refused_sources: every_and_own,
+            reserved_sources: reserved,
             router_v4: public().find_map(v4),
             router_v6: public().find_map(v6),
             ..vacant()

@@ -1,6 +1,7 @@
 //! Behaviour of the packet path, without privileges: packets go in as data, what comes out is looked at, and the
 //! accounting is checked when each test ends.
 
+mod abuse;
 mod bench;
 mod changes;
 mod drops;
