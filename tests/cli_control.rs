@@ -239,6 +239,8 @@ fn nobody_there_is_said() {
         &["routes", "vm1"],
         &["next-hop", "--from", "vm1", "--to", "20.60.1.10"],
         &["explain", "--from", "vm1", "--to", "20.60.1.10"],
+        &["nsg", "vm1"],
+        &["verify", "--from", "vm1", "--to", "20.60.1.10", "--direction", "outbound"],
         &["endpoint", "enable", "spoke/workload", STORAGE],
         &["apply", "-c", "n.toml"],
     ] {
@@ -329,7 +331,13 @@ fn a_document_and_a_node_give_the_same_answers() {
         "route_table = \"forced\"",
         "route_table = \"forced\"\n  service_endpoints = [{ service = \"Microsoft.Storage\" }]",
     );
-    fs::write(place.path().join("n.toml"), with_endpoint).unwrap();
+    let with_group = with_endpoint.replace(
+        "\n[[nic]]",
+        "\n[[network_security_group]]\nname = \"own\"\nsecurity_rules = [{ name = \"no\", priority = 100, direction = \
+         \"Outbound\", access = \"Deny\", protocol = \"*\", destination_address_prefix = \"Storage\", \
+         destination_port_range = \"80\" }]\n\n[[nic]]\nnetwork_security_group = \"own\"",
+    );
+    fs::write(place.path().join("n.toml"), with_group).unwrap();
     let (_node, _) = Node::start(&place, &[]);
     for question in [
         &["routes", "spoke/workload"][..],
@@ -337,6 +345,9 @@ fn a_document_and_a_node_give_the_same_answers() {
         &["next-hop", "--from", "vm1", "--to", "198.51.100.1", "--protocol", "udp"],
         &["explain", "--from", "vm1", "--to", "data.blob.example", "--port", "80"],
         &["explain", "--from", "spoke/workload", "--to", "10.0.0.9", "--protocol", "icmp"],
+        &["nsg", "vm1"],
+        &["verify", "--from", "vm1", "--to", "data.blob.example", "--direction", "outbound", "--port", "80"],
+        &["verify", "--from", "10.0.0.9", "--to", "vm1", "--direction", "inbound", "--local-port", "1"],
     ] {
         for form in [&[][..], &["--json"]] {
             let node = place.text(&[question, form].concat());
@@ -348,6 +359,8 @@ fn a_document_and_a_node_give_the_same_answers() {
         &["next-hop", "--from", "vm9", "--to", "20.60.1.10"],
         &["next-hop", "--from", "vm1", "--to", "20.60.1.10", "--protocol", "tpc"],
         &["explain", "--from", "vm1", "--to", "data.blob.exampel"],
+        &["nsg", "vm9"],
+        &["verify", "--from", "vm1", "--to", "data.blob.example", "--direction", "upwards"],
     ] {
         let node = place.error(wrong);
         assert_eq!(node, place.error(&[wrong, &["-c", "n.toml"]].concat()), "{wrong:?}");

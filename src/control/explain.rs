@@ -196,12 +196,12 @@ pub(crate) fn sender<'n>(
     let is_subnet = network.subnet_name(subnet).eq_ignore_ascii_case(from);
     if !is_subnet && let Some(nic) = network.nics.iter().find(|nic| nic.name.eq_ignore_ascii_case(from)) {
         return address(nic).map(|address| (nic, address)).ok_or_else(|| {
-            Refusal::Conflict(format!("the NIC {} has no {family} address to send to {to} from", nic.name))
+            Refusal::Conflict(format!("the NIC {} has no {family} address to talk with {to}", nic.name))
         });
     }
     let mut nics = network.nics.iter().filter(|nic| nic.subnet == subnet);
     nics.find_map(|nic| address(nic).map(|address| (nic, address))).ok_or_else(|| {
-        Refusal::Conflict(format!("the subnet {from} has no NIC with an {family} address to send to {to} from"))
+        Refusal::Conflict(format!("the subnet {from} has no NIC with an {family} address to talk with {to}"))
     })
 }
 

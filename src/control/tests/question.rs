@@ -152,7 +152,7 @@ fn what_cannot_be_explained_is_said() {
     assert_eq!(status, 404);
     assert!(text.ends_with("did you mean `data.blob.example`?"), "{text}");
     let (status, text) = refused("spoke/empty", "20.60.1.10", "tcp", None);
-    let expected = "the subnet spoke/empty has no NIC with an IPv4 address to send to 20.60.1.10 from";
+    let expected = "the subnet spoke/empty has no NIC with an IPv4 address to talk with 20.60.1.10";
     assert_eq!((status, text.as_str()), (409, expected));
     let (status, text) = refused("vm1", "20.60.1.10", "tpc", None);
     assert_eq!(status, 400);
