@@ -16,6 +16,7 @@ mod lifetimes;
 mod limits;
 mod mappings;
 mod nat;
+mod nsg;
 mod outbound;
 mod packets;
 mod policies;
