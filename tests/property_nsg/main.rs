@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use sidestep::path::nsg::{Direction, asked, check, decide};
 use sidestep::path::observer::Silent;
 use sidestep::path::order::Standing;
+use sidestep::path::origin::PLATFORM;
 use sidestep::path::subject::Subject;
 use sidestep::plan::Plan;
 use sidestep::snapshot::{Access, PortEntry, PortId, Snapshot};
@@ -43,11 +44,11 @@ fn compiled(snapshot: &Snapshot, port: &PortEntry, direction: Direction, subject
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     #[test]
     fn compiled_groups_do_what_the_rules_say(
-        choices in proptest::collection::vec(any::<u16>(), 0..400),
+        choices in proptest::collection::vec(any::<u16>(), 0..600),
         seed in any::<u64>(),
     ) {
         let mut choices = Choices(choices.iter());
@@ -63,7 +64,9 @@ proptest! {
             let port = &snapshot.ports[place];
             for direction in [Direction::Inbound, Direction::Outbound] {
                 for turn in 0..160 {
-                    let remote = addresses[random.usize(..addresses.len())];
+                    let platform = [PLATFORM[0].into(), PLATFORM[1].into()];
+                    let remotes = if turn % 16 == 1 { &platform[..] } else { &addresses };
+                    let remote = remotes[random.usize(..remotes.len())];
                     // Mostly the NIC's own address, at times that of somebody whom it forwards for.
                     let mut local: Vec<IpAddr> = if turn % 8 == 0 { &addresses } else { &nic.private_addresses }.clone();
                     local.retain(|address| address.is_ipv4() == remote.is_ipv4());

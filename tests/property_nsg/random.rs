@@ -141,8 +141,9 @@ impl Choices<'_> {
         all.iter().filter(|_| self.below(share) == 1).cloned().collect()
     }
 
-    fn prefixes(&mut self, share: usize) -> Vec<IpNet> {
-        self.some(&PREFIXES, share).iter().map(|prefix| prefix.parse().unwrap()).collect()
+    /// Up to three.
+    fn prefixes(&mut self) -> Vec<IpNet> {
+        (0..self.below(4)).map(|_| self.one(&PREFIXES).parse().unwrap()).collect()
     }
 }
 
@@ -183,10 +184,10 @@ pub(super) fn network(choices: &mut Choices<'_>) -> Network {
     if choices.flag() {
         network.gateway = None;
     } else if let Some(gateway) = &mut network.gateway {
-        gateway.learned_routes = choices.prefixes(6);
+        gateway.learned_routes = choices.prefixes();
     }
     for table in &mut network.route_tables {
-        let mut prefixes: Vec<AddressPrefix> = choices.prefixes(8).into_iter().map(AddressPrefix::Prefix).collect();
+        let mut prefixes: Vec<AddressPrefix> = choices.prefixes().into_iter().map(AddressPrefix::Prefix).collect();
         let tags = choices.some(&TAGS, 4);
         prefixes.extend(tags.iter().map(|(tag, ..)| AddressPrefix::ServiceTag((*tag).to_owned())));
         let route = |(index, address_prefix)| Route {
@@ -234,9 +235,9 @@ fn side(choices: &mut Choices<'_>) -> RuleAddresses {
     ];
     match choices.below(5) {
         0 => RuleAddresses::Any,
-        1 => RuleAddresses::Listed { prefixes: choices.prefixes(6), tag: None },
+        1 => RuleAddresses::Listed { prefixes: choices.prefixes(), tag: None },
         2 => RuleAddresses::Listed { prefixes: vec![], tag: Some(choices.one(&tags)) },
-        3 => RuleAddresses::Listed { prefixes: choices.prefixes(6), tag: Some(choices.one(&tags)) },
+        3 => RuleAddresses::Listed { prefixes: choices.prefixes(), tag: Some(choices.one(&tags)) },
         _ => RuleAddresses::ApplicationSecurityGroups(choices.some(&[0, 1], 2)),
     }
 }
