@@ -5,6 +5,7 @@ mod ports;
 mod property;
 mod reading;
 mod routes;
+mod security;
 mod sources;
 
 use std::path::Path;
@@ -28,6 +29,10 @@ impl TagNames for Tags {
     }
 
     fn usable_in_routes(&self, name: &str) -> bool {
+        name != "ApiOnly"
+    }
+
+    fn usable_in_rules(&self, name: &str) -> bool {
         name != "ApiOnly"
     }
 
