@@ -50,6 +50,9 @@ use crate::model::network::{EndpointProtocols, Network, ServiceEndpoint, SubnetR
 use crate::snapshot::Snapshot;
 use crate::tags::Catalogue;
 
+/// What subnets with one table have alike: network, route table, endpoints, and whether policies make those global.
+type Alike<'n> = (usize, Option<usize>, &'n [ServiceEndpoint], bool);
+
 /// The effective routes of a network under a catalogue.
 #[derive(Debug)]
 pub struct Plan {
@@ -78,7 +81,7 @@ impl Plan {
             tables.len() - 1
         });
         let in_gateway_subnet = gateway_subnet(&network);
-        let mut known: HashMap<(usize, Option<usize>, &[ServiceEndpoint], bool), usize> = HashMap::new();
+        let mut known: HashMap<Alike<'_>, usize> = HashMap::new();
         let mut subnets = Vec::new();
         for (virtual_network, declared) in network.virtual_networks.iter().enumerate() {
             for (subnet, declared) in declared.subnets.iter().enumerate() {

@@ -11,9 +11,9 @@ use proptest::prelude::*;
 use sidestep::path::nsg::{Direction, asked, check, decide};
 use sidestep::path::observer::Silent;
 use sidestep::path::order::Standing;
-use sidestep::path::origin::PLATFORM;
 use sidestep::path::subject::Subject;
 use sidestep::plan::Plan;
+use sidestep::snapshot::PLATFORM;
 use sidestep::snapshot::{Access, PortEntry, PortId, Snapshot};
 
 use interpreter::{Interpreter, Packet};

@@ -1,5 +1,6 @@
 //! The shipped documents, one case for each check, and documents that were damaged at random.
 
+mod guards;
 mod networks;
 mod ports;
 mod property;
