@@ -2,13 +2,14 @@
 //!
 //! [`parse`] reads a document and checks it; [`network`] holds the validated types, the only input of compilation
 //! (`plan`). Mistakes in a document are collected, not raised one by one: [`Mistakes`] has them all, each with its
-//! place and, where it can be said, what to write instead.
+//! place and, where it can be said, what to write instead. [`places`] has the places of what is no mistake.
 
 mod check;
 mod document;
 mod mistake;
 mod names;
 pub mod network;
+pub mod places;
 mod quantity;
 mod read;
 pub mod services;
