@@ -13,8 +13,10 @@
 //! | `sources` | pools and what traffic presents itself with |
 //! | [`identity`] | tags of networks and subnets, and addresses that carry them |
 //! | [`explain`] | answers for people: effective routes, next hop |
+//! | [`advice`] | what a good network means that its author may not have meant |
 //! | `tag_names` | what the check of a document asks of the catalogue |
 
+pub mod advice;
 mod chains;
 mod compile;
 mod effective;

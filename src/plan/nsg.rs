@@ -43,25 +43,25 @@ const AH: u8 = 51;
 
 /// One side of a rule: what is written there, and the addresses behind it.
 #[derive(Debug, Clone)]
-struct Side {
+pub(super) struct Side {
     /// As in the classifier.
-    addresses: Addresses,
+    pub(super) addresses: Addresses,
     /// Prefixes that are written out.
-    prefixes: Vec<IpNet>,
+    pub(super) prefixes: Vec<IpNet>,
     /// The service tag, as the catalogue spells it, with its addresses.
-    tag: Option<(String, SetId)>,
+    pub(super) tag: Option<(String, SetId)>,
     /// Names of application security groups.
     application_groups: Vec<String>,
 }
 
 /// A rule in a context.
 #[derive(Debug, Clone)]
-struct PlannedRule {
-    info: RuleInfo,
+pub(super) struct PlannedRule {
+    pub(super) info: RuleInfo,
     direction: Direction,
     protocol: RuleProtocol,
     source: Side,
-    destination: Side,
+    pub(super) destination: Side,
     source_ports: Vec<RangeInclusive<u16>>,
     destination_ports: Vec<RangeInclusive<u16>>,
     /// Whether the destination is an address of the platform by its tag.
@@ -83,9 +83,9 @@ pub(crate) struct Groups {
     sets: Vec<Arc<[IpNet]>>,
     /// By [`NsgId`].
     groups: Vec<PlannedGroup>,
-    subnets: HashMap<SubnetRef, usize>,
+    pub(super) subnets: HashMap<SubnetRef, usize>,
     /// By NIC: that of its subnet, its own.
-    nics: Vec<[Option<usize>; 2]>,
+    pub(super) nics: Vec<[Option<usize>; 2]>,
 }
 
 impl Groups {
@@ -125,6 +125,16 @@ impl Groups {
         // There are no more groups than numbers: `compile` sees to it.
         let number = |group: Option<usize>| group.and_then(|group| u16::try_from(group).ok()).map(NsgId);
         NicNsgs { subnet: number(subnet), nic: number(nic) }
+    }
+
+    /// The name of a group in the document.
+    pub(super) fn name(&self, group: usize) -> Option<&str> {
+        self.groups.get(group).map(|group| group.name.as_str())
+    }
+
+    /// An outbound rule of a group by its place in the order of priority, which is what the compiled group knows it by.
+    pub(super) fn outbound_rule(&self, group: usize, rule: usize) -> Option<&PlannedRule> {
+        self.groups.get(group)?.of(Direction::Outbound).nth(rule)
     }
 
     /// The groups and the sets of addresses that they distinguish.
