@@ -1,10 +1,11 @@
-//! `sidestep check`: reads a network document and reports every mistake in it.
+//! `sidestep check`: reads a network document, reports every mistake in it, and gives advice on what is none.
 
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -12,12 +13,16 @@ use serde::Serialize;
 
 use super::{error_text, write_json};
 use crate::model::network::Network;
+use crate::model::places::Places;
 use crate::model::{self, Mistake, Mistakes, TagNames};
+use crate::plan::Plan;
+use crate::plan::advice::{self, Advice, Kind};
 use crate::tags::Catalogue;
 
 /// Check a network document: report every mistake with its place and what to write instead.
 ///
-/// Exits with 0 if the document is good, and with 1 if it has mistakes.
+/// Exits with 0 if the document is good, and with 1 if it has mistakes. Advice changes nothing about that, but with
+/// --deny-advice.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
     /// The network document.
@@ -27,6 +32,15 @@ pub struct CheckArgs {
     /// Catalogue of service tags to use instead of the one that the document names.
     #[arg(long, value_name = "FILE")]
     pub tags: Option<PathBuf>,
+
+    /// Give advice on a good document as well: what users of service endpoints trip over, each piece with its name, its
+    /// place, the reason and the way out. The exit code is 0 with advice, too.
+    #[arg(long)]
+    pub advice: bool,
+
+    /// As --advice, but exit with 1 if there is any.
+    #[arg(long)]
+    pub deny_advice: bool,
 
     /// Answer in JSON.
     #[arg(long)]
@@ -40,6 +54,8 @@ pub(crate) struct Loaded {
     pub(crate) network: Network,
     /// The catalogue; none if neither document nor command line names one.
     pub(crate) catalogue: Option<Catalogue>,
+    /// The document as it was read.
+    pub(crate) text: String,
 }
 
 /// What was found in a good document.
@@ -55,6 +71,8 @@ struct Summary<'a> {
     nics: usize,
     services: usize,
     service_tags: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    advice: Option<Vec<Advice>>,
 }
 
 /// What was found in a document with mistakes.
@@ -72,13 +90,21 @@ struct Failure<'a> {
 pub fn run(args: &CheckArgs, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     match load(&args.config, args.tags.as_deref())? {
         Ok(loaded) => {
-            let summary = Summary::of(&args.config, &loaded);
+            let mut summary = Summary::of(&args.config, &loaded);
+            let stale = advice::stale_rules(&loaded.network);
+            if args.advice || args.deny_advice {
+                summary.advice = Some(advice_on(loaded)?);
+            } else if stale > 0 {
+                let number = count(stale, "piece of advice", "pieces of advice");
+                eprintln!("{}: {number} on {}: see --advice", args.config.display(), Kind::StaleSubnet.name());
+            }
             if args.json {
                 write_json(out, &summary)?;
             } else {
                 writeln!(out, "{}", summary.text())?;
             }
-            Ok(ExitCode::SUCCESS)
+            let has_advice = summary.advice.is_some_and(|advice| !advice.is_empty());
+            Ok(if args.deny_advice && has_advice { ExitCode::FAILURE } else { ExitCode::SUCCESS })
         }
         Err(mistakes) => {
             if args.json {
@@ -91,6 +117,16 @@ pub fn run(args: &CheckArgs, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::FAILURE)
         }
     }
+}
+
+/// The advice on a good document.
+///
+/// # Errors
+/// The catalogue misses a tag that the network needs: then there is no telling what its routes are.
+fn advice_on(loaded: Loaded) -> anyhow::Result<Vec<Advice>> {
+    let plan = Plan::new(Arc::new(loaded.network), Arc::new(loaded.catalogue.unwrap_or_default()));
+    plan.check()?;
+    Ok(plan.advice(&Places::new(&loaded.text)))
 }
 
 /// Reads a document and the catalogue that it names, or `tags` in its place.
@@ -117,7 +153,7 @@ pub(crate) fn load(config: &Path, tags: Option<&Path>) -> anyhow::Result<Result<
     let names = catalogue.as_ref().map(|catalogue| catalogue as &dyn TagNames);
     Ok(model::parse(&text, config, names).map(|mut network| {
         network.tags = tags;
-        Loaded { network, catalogue }
+        Loaded { network, catalogue, text: text.clone() }
     }))
 }
 
@@ -153,6 +189,7 @@ impl<'a> Summary<'a> {
             nics: network.nics.len(),
             services: network.services.len(),
             service_tags: loaded.catalogue.as_ref().map(|catalogue| catalogue.tags().len()),
+            advice: None,
         }
     }
 
@@ -171,6 +208,16 @@ impl<'a> Summary<'a> {
         if let Some(tags) = self.service_tags {
             // Writing to a String cannot fail.
             let _ = write!(text, "; {} in the catalogue", count(tags, "service tag", "service tags"));
+        }
+        let path = self.path.display();
+        for Advice { line, column, name, message, reason, way_out } in self.advice.iter().flatten() {
+            let _ = write!(
+                text,
+                "\n{path}:{line}:{column}: advice: [{name}] {message}\n  reason: {reason}\n  way out: {way_out}"
+            );
+        }
+        if let Some(advice) = &self.advice {
+            let _ = write!(text, "\n{path}: {}", count(advice.len(), "piece of advice", "pieces of advice"));
         }
         text
     }

@@ -29,9 +29,9 @@ use super::verify::{self, VerifyAnswer};
 use super::watch::Stamp;
 use crate::model::network::{IoMode, Network};
 use crate::path::redecide::Foreseen;
-use crate::plan::Plan;
 use crate::plan::explain::{NextHopAnswer, RoutesAnswer};
 use crate::plan::nsg::NsgAnswer;
+use crate::plan::{Plan, advice};
 use crate::snapshot::{PortId, Publisher, Snapshot};
 
 /// How long a change waits for the workers. They look at the generation between batches; deciding every flow anew takes
@@ -168,6 +168,7 @@ impl Loaded {
                 prepared
             }
         };
+        warn_of_stale_rules(&prepared.network);
         Ok(Self { prepared, overrides })
     }
 
@@ -431,6 +432,7 @@ impl Node {
         self.remember(who, &what, result.as_ref().err());
         if result.is_ok() {
             *lock(&self.catalogue_refused) = None;
+            warn_of_stale_rules(&self.current().network);
         }
         result
     }
@@ -681,6 +683,15 @@ impl Node {
             history.pop_front();
         }
         history.push_back(Change { at, who: who.to_owned(), what: what.to_owned(), generation, refused });
+    }
+}
+
+/// Says in the log that a document is taken in which rules name subnets that are gone.
+fn warn_of_stale_rules(network: &Network) {
+    let rules = advice::stale_rules(network);
+    if rules > 0 {
+        let advice = advice::Kind::StaleSubnet.name();
+        tracing::warn!(rules, advice, "virtual network rules admit nobody; `sidestep check --advice` tells which");
     }
 }
 
