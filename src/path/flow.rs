@@ -117,6 +117,8 @@ pub(super) struct Installed {
     pub(super) from_internet: bool,
     /// The client has to name the resource first.
     pub(super) undecided: bool,
+    /// It may be the receiver's own connection, and goes the way that the receiver's own would.
+    pub(super) midway: bool,
 }
 
 /// Types of next hops by the numbers that saved flows give them: new ones come at the end.
@@ -161,6 +163,7 @@ const MAPS_DESTINATION: u8 = 4;
 const FROM_INTERNET: u8 = 8;
 const UNDECIDED: u8 = 16;
 const INSPECTED: u8 = 32;
+const MIDWAY: u8 = 64;
 
 /// 64 bytes beside keys and index keep an IPv4 flow within 128 bytes.
 const _: () = assert!(size_of::<FlowState>() == 64);
@@ -184,7 +187,8 @@ impl FlowState {
                 | flag(installed.maps_source, MAPS_SOURCE)
                 | flag(installed.maps_destination, MAPS_DESTINATION)
                 | flag(installed.from_internet, FROM_INTERNET)
-                | flag(installed.undecided, UNDECIDED | INSPECTED),
+                | flag(installed.undecided, UNDECIDED | INSPECTED)
+                | flag(installed.midway, MIDWAY),
             ..Self::at(Phase::Datagram, installed.next_hop_type, u64::from(installed.generation))
         };
         state.begin(parsed, now);
@@ -273,6 +277,12 @@ impl FlowState {
     /// Whether something is kept about what the client named.
     pub(super) fn is_inspected(&self) -> bool {
         self.flags & INSPECTED != 0
+    }
+
+    /// Whether it is TCP of which nobody has seen who began it, and that has the way of the receiver's own connections: it
+    /// is decided again as one of these, too.
+    pub fn is_midway(&self) -> bool {
+        self.flags & MIDWAY != 0
     }
 
     /// What the client wants is known.
@@ -382,7 +392,7 @@ impl FlowState {
             halves,
             seen,
             flags: Some(flags)
-                .filter(|flags| flags & !(TRANSLATED | MAPS_SOURCE | MAPS_DESTINATION | FROM_INTERNET) == 0)?,
+                .filter(|flags| flags & !(TRANSLATED | MAPS_SOURCE | MAPS_DESTINATION | FROM_INTERNET | MIDWAY) == 0)?,
             ..Self::at(*Phase::ALL.get(usize::from(phase))?, *NEXT_HOP_TYPES.get(usize::from(next_hop_type))?, 0)
         })
     }
@@ -417,6 +427,9 @@ impl FlowState {
             // SYN with an acknowledgment, and the sender resets it if it is gone (RFC 5961 section 4).
             self.phase = Phase::Opening;
             self.seen = 0;
+            if direction == Direction::Forward {
+                self.flags &= !MIDWAY;
+            }
         }
         if self.phase == Phase::Aborted {
             // Who goes on sending did not send the reset: it was forged (RFC 7857 section 2.2). What the other side sends

@@ -14,13 +14,14 @@ use super::inspect::{self, of_sides};
 use super::observer::Silent;
 use super::order::{self, Decision, Question};
 use super::policy::Named;
-use super::redecide::sides;
-use super::route::Reached;
+use super::redecide::{self, sides};
+use super::route::{self, Reached};
 use super::shared::{inside_source, mapped_destination, mapped_source, owner_of, widened};
 use super::source::{Presented, paired};
 use super::subject::Subject;
 use super::undecided::key_of;
 use super::verdict::{DropReason, Verdict};
+use super::way::{Packet, begins_connection, key_of as key_of_packet};
 use crate::packet::parse::{Fragment, Parsed, TransportKind, protocol};
 use crate::packet::server_name::Application;
 use crate::snapshot::{Filtering, Mapping, Pool, PoolId, PortId, PortKind};
@@ -49,32 +50,35 @@ pub(super) enum NotMade {
     NoRoom(PortId, Exceeded),
 }
 
-/// Makes the flow that a decision asks for.
+/// What a new flow takes the place of: the trace of one that moved, or nothing.
+pub(super) struct Replaces<'a> {
+    /// The trace, where it is in the table of the new flow.
+    pub(super) id: Option<FlowId>,
+    /// Whose it is, in whichever table it is: its room is the new flow's.
+    pub(super) owner: Option<PortId>,
+    /// Flows between the families, whose IPv4 side the replies of an IPv4 flow must not look like.
+    pub(super) beyond: Option<&'a FlowTable<u128, FlowState>>,
+}
+
+/// Makes the flow that a decision asks for. A trace of the same table that it replaces ends.
 ///
 /// # Errors
-/// What becomes of the packet otherwise; nothing has been made then.
-#[allow(clippy::too_many_arguments, reason = "as for `way`")]
+/// What becomes of the packet otherwise; nothing has been made then, and the trace is where it was.
 pub(super) fn install<A: Family>(
     core: &mut Core,
     flows: &mut FlowTable<A, FlowState>,
-    forward: FlowKey<A>,
-    parsed: &Parsed,
     decision: &Decision,
-    now: u64,
-    may_hand_over: bool,
+    packet: &Packet<'_>,
+    replaces: &Replaces<'_>,
 ) -> Result<FlowId, NotMade> {
-    let mut making = Making::new(core, flows, forward, parsed, decision);
-    let made = making.make(may_hand_over);
+    let (now, parsed) = (packet.now, &*packet.parsed);
+    let Some(forward) = key_of_packet::<A>(packet.ingress, parsed) else { return dropped(DropReason::Version) };
+    let mut making = Making::new(core, flows, forward, parsed, decision, replaces);
+    let made = making.make(packet.may_hand_over);
     let Making { core, flows, reverse, installed, inspect, answered_at, held, .. } = making;
     let result = made.and_then(|()| {
         let state = FlowState::new(parsed, &installed, now);
-        let deadline = now + state.lifetime(&core.snapshot);
-        flows.insert(forward, reverse, state, deadline, state.is_transient()).map_err(|refused| {
-            NotMade::Verdict(Verdict::Dropped(match refused {
-                Refused::Full => DropReason::FlowTableFull,
-                Refused::ForwardInUse(_) | Refused::ReverseInUse(_) => DropReason::FlowConflict,
-            }))
-        })
+        insert(core, flows, (forward, reverse), state, now, replaces)
     });
     match result {
         Ok(id) => {
@@ -97,6 +101,44 @@ pub(super) fn install<A: Family>(
             Err(why)
         }
     }
+}
+
+/// Puts a flow into the table, in the place of the trace that it replaces.
+fn insert<A: Family>(
+    core: &mut Core,
+    flows: &mut FlowTable<A, FlowState>,
+    (forward, reverse): (FlowKey<A>, FlowKey<A>),
+    state: FlowState,
+    now: u64,
+    replaces: &Replaces<'_>,
+) -> Result<FlowId, NotMade> {
+    let deadline = now + state.lifetime(&core.snapshot);
+    let trace = replaces.id.and_then(|id| flows.remove(id));
+    let inserted = flows.insert(forward, reverse, state, deadline, state.is_transient());
+    let Some(trace) = trace else { return inserted.map_err(refused) };
+    if inserted.is_err() {
+        let due = trace.state.last_seen() + trace.state.lifetime(&core.snapshot);
+        // It has been there: there is room for it.
+        let back = flows.insert(trace.forward, trace.reverse, trace.state, due, true);
+        debug_assert!(back.is_ok(), "{back:?}");
+        return inserted.map_err(refused);
+    }
+    let shared = &core.settings.shared;
+    if let Some(directory) = &shared.directory {
+        for key in [trace.forward, trace.reverse].iter().filter(|key| ![forward, reverse].contains(key)) {
+            directory.release(flows.hash(key), core.settings.worker);
+        }
+    }
+    shared.quota.give_back(trace.state.owner.0);
+    core.counters.flows.set(core.counters.flows.get().saturating_sub(1));
+    inserted.map_err(refused)
+}
+
+fn refused(why: Refused) -> NotMade {
+    NotMade::Verdict(Verdict::Dropped(match why {
+        Refused::Full => DropReason::FlowTableFull,
+        Refused::ForwardInUse(_) | Refused::ReverseInUse(_) => DropReason::FlowConflict,
+    }))
 }
 
 /// What has been taken so far for a flow that is being made.
@@ -149,6 +191,7 @@ struct Making<'a, A> {
     reverse: FlowKey<A>,
     parsed: &'a Parsed,
     decision: &'a Decision,
+    replaces: &'a Replaces<'a>,
     installed: Installed,
     /// The protocol in which the client has to name the resource first.
     inspect: Option<Application>,
@@ -168,6 +211,7 @@ impl<'a, A: Family> Making<'a, A> {
         forward: FlowKey<A>,
         parsed: &'a Parsed,
         decision: &'a Decision,
+        replaces: &'a Replaces<'a>,
     ) -> Self {
         let reverse = FlowKey::new(
             forward.destination,
@@ -186,6 +230,7 @@ impl<'a, A: Family> Making<'a, A> {
             maps_source: false,
             maps_destination: false,
             undecided: false,
+            midway: false,
             from_internet: core.snapshot.port(PortId(forward.port)).is_some_and(|port| port.kind == PortKind::Internet),
         };
         Self {
@@ -195,6 +240,7 @@ impl<'a, A: Family> Making<'a, A> {
             reverse,
             parsed,
             decision,
+            replaces,
             installed,
             inspect: None,
             answered_at: None,
@@ -216,13 +262,28 @@ impl<'a, A: Family> Making<'a, A> {
         if !self.held.reverse {
             self.claim_reverse()?;
         }
+        self.installed.midway = self.is_midway();
         Ok(())
+    }
+
+    /// Whether it may be the receiver's own connection, and goes the way that the receiver's own would.
+    fn is_midway(&self) -> bool {
+        if self.forward.protocol != protocol::TCP || begins_connection(self.parsed) {
+            return false;
+        }
+        let snapshot = &self.core.snapshot;
+        let sides = sides(&self.forward, &self.reverse);
+        let entering = redecide::subject(&self.forward);
+        let forwarded = snapshot
+            .port(entering.ingress)
+            .and_then(|port| route::forwarded_to(snapshot, port, &entering, sides.egress));
+        forwarded.is_some() && redecide::returns(snapshot, &sides)
     }
 
     fn claim_forward(&mut self, may_hand_over: bool) -> Result<(), NotMade> {
         let Some(directory) = &self.core.settings.shared.directory else { return Ok(()) };
         match directory.claim(self.flows.hash(&self.forward), self.core.settings.worker) {
-            Ok(()) => self.held.forward = true,
+            Ok(()) => self.held.forward = !self.is_of_trace(&self.forward),
             // Another worker has made the flow in this moment.
             Err(owner) if may_hand_over => return Err(NotMade::Verdict(Verdict::HandOver(owner))),
             Err(_) => return dropped(DropReason::FlowConflict),
@@ -230,8 +291,17 @@ impl<'a, A: Family> Making<'a, A> {
         Ok(())
     }
 
+    /// Whether a key is one of the trace's that the flow replaces: this worker has it, and keeps it.
+    fn is_of_trace(&self, key: &FlowKey<A>) -> bool {
+        self.flows.lookup(key).is_some_and(|(id, _)| Some(id) == self.replaces.id)
+    }
+
     fn claim_reverse(&mut self) -> Result<(), NotMade> {
-        if self.flows.lookup(&self.reverse).is_some() {
+        if self.is_of_trace(&self.reverse) {
+            return Ok(());
+        }
+        let crossing = self.replaces.beyond.is_some_and(|flows| flows.lookup(&key_of(&self.reverse)).is_some());
+        if crossing || self.flows.lookup(&self.reverse).is_some() {
             return dropped(DropReason::FlowConflict);
         }
         let Some(directory) = &self.core.settings.shared.directory else { return Ok(()) };
@@ -297,7 +367,13 @@ impl<'a, A: Family> Making<'a, A> {
         let owner = owner_of(&self.core.snapshot, &self.forward, &self.reverse);
         self.installed.owner = owner;
         let shared = &self.core.settings.shared;
-        shared.take_room(&self.core.snapshot, owner.0).map_err(|exceeded| NotMade::NoRoom(owner, exceeded))?;
+        let taken = if self.replaces.owner == Some(owner) {
+            // The trace gives its own back once the flow is there.
+            shared.quota.take(owner.0, u32::MAX, u32::MAX)
+        } else {
+            shared.take_room(&self.core.snapshot, owner.0)
+        };
+        taken.map_err(|exceeded| NotMade::NoRoom(owner, exceeded))?;
         self.held.room = true;
         Ok(())
     }
@@ -473,6 +549,10 @@ impl<'a, A: Family> Making<'a, A> {
 
     /// Takes a key for the replies, if no flow of any worker has it.
     fn try_reverse(&mut self, candidate: FlowKey<A>) -> bool {
+        if self.is_of_trace(&candidate) {
+            self.reverse = candidate;
+            return true;
+        }
         let hash = self.flows.hash(&candidate);
         if self.flows.lookup_hashed(hash, &candidate).is_some() {
             return false;

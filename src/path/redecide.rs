@@ -6,7 +6,14 @@
 //! - No path any more, or policy denies it: the same; a new connection is dropped by the name of the reason.
 //! - Of any other flow a trace stays for a while: the sender of its first packet begins anew with the next one, and what
 //!   is still on its way along the old path ends here. Without the trace such a packet would begin a flow of its own, and
-//!   draw the other side's packets back to the old path.
+//!   draw the other side's packets back to the old path. The trace ends when another flow takes its place, not before.
+//!
+//! A flow is decided in the direction of its first packet. Where the node has lost a flow, that may be the other end's:
+//! TCP that begins no connection comes to a NIC from the gateway or an appliance, and may be the NIC's own connection. If
+//! the NIC's own packets would go where it came from, the flow is kept only as long as they would (`midway`). If not, the
+//! two directions had different ways before and are left alone; but with the address of a service that the NIC has an
+//! endpoint for nothing comes in at all (`route`). A NIC may begin anew on the trace of such a flow, as it would on the
+//! trace of its own.
 
 use std::net::IpAddr;
 
@@ -223,6 +230,7 @@ pub fn fate(snapshot: &Snapshot, sides: &Sides, state: &FlowState, named: Named)
     let known = |decision: &Decision| decision.inspect.is_none() || state.is_inspected();
     if let Ok(decision) = admitted
         && known(&decision)
+        && (!state.is_midway() || returns(snapshot, sides))
         && let Some(pool) = still_good(snapshot, sides, state, &decision)
     {
         let inspected = state.is_inspected() && (named != Named::NotYet || decision.inspect.is_some());
@@ -248,6 +256,22 @@ pub(super) fn judge(snapshot: &Snapshot, sides: &Sides, question: Question) -> R
     decision.inspect = decision.inspect.or(order::inspected(arrival.ruling));
     decision.arrival = arrival;
     Ok(decision)
+}
+
+/// Whether what the receiver of a flow sends by itself goes where the flow came from, as it is.
+pub(super) fn returns(snapshot: &Snapshot, sides: &Sides) -> bool {
+    let arrival = sides.arrival();
+    let subject = Subject {
+        ingress: sides.egress,
+        source: arrival.destination,
+        destination: arrival.source,
+        protocol: sides.protocol,
+        source_port: arrival.destination_port,
+        destination_port: arrival.source_port,
+    };
+    let chosen = snapshot.port(sides.egress).map(|port| route::choose(snapshot, port, &subject, &mut Silent));
+    let own = |chosen: &route::Chosen| chosen.egress == sides.ingress && chosen.source == SourceAction::Keep;
+    matches!(chosen, Some(Ok(chosen)) if own(&chosen) && chosen.reached == Reached::Own)
 }
 
 /// The way that a flow takes, whether the receiver admits it or not.

@@ -3,6 +3,10 @@
 //! What enters through a NIC or the gateway follows the route table of its port: one prefix lookup, one row. What
 //! enters from the internet reaches public addresses of services and NICs, and mappings that let it in. Services and the
 //! backbone only answer: what they send belongs to a flow, or nowhere. The platform's own addresses are outside routes.
+//!
+//! What a NIC reaches over an endpoint answers over the endpoint. With the address of such a service nothing new comes to
+//! the NIC through the gateway or an appliance: it is what is left of a way that the NIC's packets took before, or forged,
+//! and a flow of it would draw the NIC's own packets there, past the endpoint.
 
 use std::net::IpAddr;
 
@@ -60,6 +64,7 @@ pub fn choose(
         Ok(chosen) if chosen.egress == subject.ingress && !matches!(chosen.reached, Reached::Mapping(_)) => {
             Err(DropReason::Loop)
         }
+        Ok(chosen) if bypasses_endpoint(snapshot, port, subject, chosen.egress) => Err(DropReason::EndpointBypassed),
         other => other,
     };
     observer.stage(|| match result {
@@ -80,6 +85,30 @@ pub fn choose(
         Err(reason) => StageRecord::new("next hop", format!("drop: {}", reason.name())).with(reason.text()),
     });
     result
+}
+
+/// Whether what enters through a port for a NIC has an address that the NIC itself reaches over an endpoint.
+pub(super) fn bypasses_endpoint(snapshot: &Snapshot, port: &PortEntry, subject: &Subject, egress: PortId) -> bool {
+    let receiver = forwarded_to(snapshot, port, subject, egress);
+    let hop = receiver.and_then(|receiver| snapshot.route(receiver.table?, subject.source, subject.protocol));
+    hop.is_some_and(|hop| matches!(hop.action, HopAction::Deliver { source: SourceAction::Endpoint(_), .. }))
+}
+
+/// The NIC that a packet reaches which the gateway or an appliance has only passed on.
+pub(super) fn forwarded_to<'s>(
+    snapshot: &'s Snapshot,
+    port: &PortEntry,
+    subject: &Subject,
+    egress: PortId,
+) -> Option<&'s PortEntry> {
+    let forwards = match port.kind {
+        PortKind::Gateway => true,
+        PortKind::Nic => port.ip_forwarding && !port.addresses.contains(&subject.source),
+        PortKind::Internet | PortKind::Service | PortKind::Backbone | PortKind::Platform | PortKind::Vacant => false,
+    };
+    snapshot.port(egress).filter(|receiver| {
+        forwards && receiver.kind == PortKind::Nic && receiver.addresses.contains(&subject.destination)
+    })
 }
 
 fn is_platform(destination: IpAddr) -> bool {

@@ -224,7 +224,7 @@ mod tests {
             (key(16), key(16)).prop_map(|(forward, reverse)| [vec![V6], forward, reverse].concat()),
         ];
         let numbers = proptest::collection::vec(any::<u8>(), 4 + 4 * 8 + 4 * 4);
-        (keys, numbers, (0..7_u8, 0..10_u8, any::<u8>(), 0..16_u8)).prop_map(
+        (keys, numbers, (0..7_u8, 0..10_u8, any::<u8>(), prop_oneof![0..16_u8, 64..80_u8])).prop_map(
             |(keys, numbers, (hop, phase, seen, flags))| [keys, numbers, vec![hop, phase, seen, flags]].concat(),
         )
     }

@@ -11,7 +11,7 @@ use super::firewall;
 use super::flow::{Family, FlowState, Phase};
 use super::icmp_error;
 use super::inspect;
-use super::install::{NotMade, install};
+use super::install::{NotMade, Replaces, install};
 use super::observer::Silent;
 use super::order::{self, Decision, Question};
 use super::policy::Named;
@@ -138,6 +138,9 @@ fn first(core: &mut Core, tables: &mut Tables, packet: &mut Packet<'_>, egress: 
     let subject = Subject::of(packet.ingress, parsed);
     let decision = match order::decide(&core.snapshot, &subject, Question::NEW, &mut Silent) {
         Ok(decision) => decision,
+        Err(DropReason::EndpointBypassed) => {
+            return reset_sender(core, packet, DropReason::EndpointBypassed, Answer::Reset, egress);
+        }
         Err(reason) => return refuse(core, packet, reason, egress),
     };
     if parsed.hop_limit <= 1 {
@@ -146,20 +149,11 @@ fn first(core: &mut Core, tables: &mut Tables, packet: &mut Packet<'_>, egress: 
     if let Some(verdict) = refuse_midway(core, &decision, packet, egress) {
         return verdict;
     }
-    let crosses = matches!(decision.presented, Presented::Identity6 { .. });
-    let within_v4 = parsed.is_v4() && !crosses;
-    let mut begin_in = |core: &mut Core, tables: &mut Tables, packet: &mut Packet<'_>| {
-        if within_v4 {
-            begin(core, &mut tables.v4, &decision, packet, egress)
-        } else {
-            begin(core, &mut tables.v6, &decision, packet, egress)
-        }
-    };
-    let mut begun = begin_in(core, tables, packet);
+    let mut begun = begin(core, tables, &decision, packet, egress);
     if let Err(NotMade::NoRoom(owner, exceeded)) = begun
-        && make_room(core, tables, owner, exceeded)
+        && make_room(core, tables, packet, owner, exceeded)
     {
-        begun = begin_in(core, tables, packet);
+        begun = begin(core, tables, &decision, packet, egress);
     }
     let reason = match begun {
         Ok(verdict) => return verdict,
@@ -240,22 +234,54 @@ fn denied(core: &Core, ingress: PortId, parsed: &Parsed, reason: DropReason) -> 
     }
 }
 
-fn begin<A: Family>(
+/// Makes the flow of a first packet, in place of the trace that it met, if it met one, and sends the packet.
+fn begin(
     core: &mut Core,
-    flows: &mut FlowTable<A, FlowState>,
+    tables: &mut Tables,
     decision: &Decision,
     packet: &mut Packet<'_>,
     egress: &mut impl Egress,
 ) -> Result<Verdict, NotMade> {
-    let version = NotMade::Verdict(Verdict::Dropped(DropReason::Version));
-    let key = key_of::<A>(packet.ingress, packet.parsed).ok_or(version)?;
-    let id = install(core, flows, key, packet.parsed, decision, packet.now, packet.may_hand_over)?;
+    let (v4, v6) = (met(&tables.v4, packet), met(&tables.v6, packet));
+    let owner =
+        v4.and_then(|id| tables.v4.state(id)).or(v6.and_then(|id| tables.v6.state(id))).map(|state| state.owner);
+    let crosses = matches!(decision.presented, Presented::Identity6 { .. });
+    // Nothing has become of the packet before its flow is there: until then the trace keeps others out.
+    if packet.parsed.is_v4() && !crosses {
+        let beyond = core.crosses.then_some(&tables.v6);
+        let replaces = Replaces { id: v4, owner, beyond };
+        let id = install(core, &mut tables.v4, decision, packet, &replaces)?;
+        if let Some(trace) = v6 {
+            core.end(&mut tables.v6, trace);
+        }
+        return Ok(begun(core, &mut tables.v4, id, packet, egress));
+    }
+    let replaces = Replaces { id: v6, owner, beyond: None };
+    let id = install(core, &mut tables.v6, decision, packet, &replaces)?;
+    if let Some(trace) = v4 {
+        core.end(&mut tables.v4, trace);
+    }
+    Ok(begun(core, &mut tables.v6, id, packet, egress))
+}
+
+/// What a first packet met in a table: the trace of a flow that moved, or nothing.
+fn met<A: Family>(flows: &FlowTable<A, FlowState>, packet: &Packet<'_>) -> Option<FlowId> {
+    flows.lookup(&key_of(packet.ingress, packet.parsed)?).map(|(id, _)| id)
+}
+
+fn begun<A: Family>(
+    core: &mut Core,
+    flows: &mut FlowTable<A, FlowState>,
+    id: FlowId,
+    packet: &mut Packet<'_>,
+    egress: &mut impl Egress,
+) -> Verdict {
     if flows.state(id).is_some_and(FlowState::is_undecided)
         && let Some(verdict) = inspect::packet(core, flows, id, Direction::Forward, packet, egress)
     {
-        return Ok(verdict);
+        return verdict;
     }
-    Ok(replay(core, flows, id, Direction::Forward, packet, egress))
+    replay(core, flows, id, Direction::Forward, packet, egress)
 }
 
 /// Transient flows of each family that are looked at for one to end where there is no room.
@@ -265,11 +291,12 @@ const EVICTION_BUDGET: usize = 64;
 const EVICTION_SEARCHES: usize = 16;
 
 /// Ends the transient flow of this worker that would end first: of a port that has as many as it may have, or of any. Its
-/// port does not rest. False where none of those looked at is the port's.
-fn make_room(core: &mut Core, tables: &mut Tables, owner: PortId, exceeded: Exceeded) -> bool {
+/// port does not rest. False where none of those looked at is the port's. What the packet itself met stays.
+fn make_room(core: &mut Core, tables: &mut Tables, packet: &Packet<'_>, owner: PortId, exceeded: Exceeded) -> bool {
     let may_go = |state: &FlowState| state.is_transient() && (exceeded == Exceeded::Total || state.owner == owner);
-    let v4 = first_to_end(core, &mut tables.v4, may_go);
-    let v6 = first_to_end(core, &mut tables.v6, may_go);
+    let met = (met(&tables.v4, packet), met(&tables.v6, packet));
+    let v4 = first_to_end(core, &mut tables.v4, |id, state| Some(id) != met.0 && may_go(state));
+    let v6 = first_to_end(core, &mut tables.v6, |id, state| Some(id) != met.1 && may_go(state));
     match (v4, v6) {
         (Some((v4, due)), v6) if v6.is_none_or(|(_, later)| due <= later) => core.end(&mut tables.v4, v4),
         (_, Some((v6, _))) => core.end(&mut tables.v6, v6),
@@ -284,11 +311,11 @@ fn make_room(core: &mut Core, tables: &mut Tables, owner: PortId, exceeded: Exce
 fn first_to_end<A: Family>(
     core: &Core,
     flows: &mut FlowTable<A, FlowState>,
-    may_go: impl Fn(&FlowState) -> bool,
+    may_go: impl Fn(FlowId, &FlowState) -> bool,
 ) -> Option<(FlowId, u64)> {
     let mut last = None;
     for _ in 0..EVICTION_SEARCHES {
-        let found = flows.oldest_transient(EVICTION_BUDGET, |_, _, _, state| may_go(state))?;
+        let found = flows.oldest_transient(EVICTION_BUDGET, |id, _, _, state| may_go(id, state))?;
         let set = flows.deadline(found)?;
         let due = flows.state(found).map(|state| state.last_seen() + state.lifetime(&core.snapshot))?;
         if due <= set {
@@ -319,7 +346,7 @@ fn refuse_midway(
     if !matches!(decision.presented, Presented::Pool(_)) || packet.parsed.protocol != protocol::TCP {
         return None;
     }
-    if packet.parsed.tcp_flags() & (Parsed::SYN | Parsed::ACK | Parsed::RST) == Parsed::SYN {
+    if begins_connection(packet.parsed) {
         return None;
     }
     Some(reset_sender(core, packet, DropReason::TcpWithoutFlow, Answer::FlowEnded, egress))
@@ -353,7 +380,7 @@ enum Hit {
     Replay,
     /// The packet has ended.
     Verdict(Verdict),
-    /// Treat the packet as the first of a new flow.
+    /// Treat the packet as the first of a new flow, which takes the place of what it met.
     Miss,
 }
 
@@ -400,7 +427,7 @@ fn unusual<A: Family>(
     if refuses_fragments {
         return Hit::Verdict(Verdict::Dropped(DropReason::FragmentNotTranslatable));
     }
-    let begins = packet.parsed.tcp_flags() & (Parsed::SYN | Parsed::ACK | Parsed::RST) == Parsed::SYN;
+    let begins = begins_connection(packet.parsed);
     match state.phase {
         Phase::Reset | Phase::Moved => trace(core, flows, id, direction, packet, egress),
         Phase::Resting if !state.is_from_inside(direction) => {
@@ -429,7 +456,8 @@ fn unusual<A: Family>(
     }
 }
 
-/// A packet has met what is left of a flow whose path changed.
+/// A packet has met what is left of a flow whose path changed. It stays until another flow is in its place: what begins
+/// none leaves the way closed to packets of the old path.
 fn trace<A: Family>(
     core: &mut Core,
     flows: &mut FlowTable<A, FlowState>,
@@ -440,15 +468,13 @@ fn trace<A: Family>(
 ) -> Hit {
     let (Some(key), Some(state)) = (flows.key(id, direction).copied(), flows.state(id)) else { return Hit::Miss };
     let phase = state.phase;
-    let flags = match packet.parsed.kind {
-        TransportKind::Tcp { flags, .. } => flags,
-        _ => Parsed::SYN,
-    };
-    let begins = flags & (Parsed::SYN | Parsed::ACK | Parsed::RST) == Parsed::SYN;
+    let begins = !matches!(packet.parsed.kind, TransportKind::Tcp { .. }) || begins_connection(packet.parsed);
+    if begins && (direction == Direction::Forward || is_others(core, flows, id)) {
+        return Hit::Miss;
+    }
     if direction == Direction::Forward {
         if let Err(reason) = order::decide(&core.snapshot, &redecide::subject(&key), Question::NEW, &mut Silent) {
-            let resets = phase == Phase::Reset && !begins;
-            return Hit::Verdict(if resets {
+            return Hit::Verdict(if phase == Phase::Reset {
                 reset_sender(core, packet, reason, Answer::Reset, egress)
             } else if reason.answer().is_some() {
                 refuse(core, packet, reason, egress)
@@ -456,16 +482,24 @@ fn trace<A: Family>(
                 Verdict::Dropped(reason)
             });
         }
-        if begins {
-            core.end(flows, id);
-            return Hit::Miss;
-        }
     }
     let resets = direction == Direction::Forward || phase == Phase::Reset;
     if begins || !resets {
         return Hit::Verdict(Verdict::Dropped(DropReason::FlowMoved));
     }
     Hit::Verdict(reset_sender(core, packet, DropReason::FlowMoved, Answer::Reset, egress))
+}
+
+/// Whether a trace is of a flow that may have been the receiver's own: it begins anew as well as the first sender does.
+fn is_others<A: Family>(core: &Core, flows: &FlowTable<A, FlowState>, id: FlowId) -> bool {
+    let (Some(forward), Some(reverse), Some(state)) =
+        (flows.key(id, Direction::Forward), flows.key(id, Direction::Reverse), flows.state(id))
+    else {
+        return false;
+    };
+    let (subject, egress) = (redecide::subject(forward), PortId(reverse.port));
+    let port = core.snapshot.port(subject.ingress);
+    state.is_midway() || port.is_some_and(|port| route::bypasses_endpoint(&core.snapshot, port, &subject, egress))
 }
 
 /// Sends a packet as its flow says.
@@ -651,6 +685,12 @@ fn clamp(core: &Core, ingress: PortId, room: usize, frame: &mut Frame, parsed: &
     let headers = if parsed.is_v4() { HEADERS_V4 } else { HEADERS_V6 };
     let narrow = core.snapshot.port(ingress).map_or(room, |port| room.min(usize::from(port.mtu)));
     clamp_mss(frame, parsed, u16::try_from(narrow.saturating_sub(headers)).unwrap_or(u16::MAX));
+}
+
+/// Whether a packet is TCP that begins a connection.
+#[inline]
+pub(super) fn begins_connection(parsed: &Parsed) -> bool {
+    parsed.tcp_flags() & (Parsed::SYN | Parsed::ACK | Parsed::RST) == Parsed::SYN
 }
 
 #[cold]

@@ -202,18 +202,20 @@ impl Bench {
     /// Turns the storage endpoint of a subnet on or off and lets the forwarder take the new snapshot; flows are
     /// decided again when packets meet them, or by [`Bench::sweep`].
     pub(crate) fn set_endpoint(&mut self, subnet: &str, on: bool) {
+        self.set_endpoints(subnet, on.then_some(EndpointSource::Private));
+    }
+
+    /// The same with another source address.
+    pub(crate) fn set_source(&mut self, subnet: &str, source: EndpointSource) {
+        self.set_endpoints(subnet, Some(source));
+    }
+
+    fn set_endpoints(&mut self, subnet: &str, source: Option<EndpointSource>) {
         self.change(|network| {
             let subnet = network.find_subnet(subnet).unwrap();
-            let endpoints =
-                &mut network.virtual_networks[subnet.virtual_network].subnets[subnet.subnet].service_endpoints;
-            endpoints.clear();
-            if on {
-                endpoints.push(ServiceEndpoint {
-                    service: "Microsoft.Storage".into(),
-                    locations: vec![],
-                    source: EndpointSource::Private,
-                });
-            }
+            let endpoint = |source| ServiceEndpoint { service: "Microsoft.Storage".into(), locations: vec![], source };
+            network.virtual_networks[subnet.virtual_network].subnets[subnet.subnet].service_endpoints =
+                source.map(endpoint).into_iter().collect();
         });
     }
 

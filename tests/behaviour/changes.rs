@@ -1,9 +1,10 @@
 //! Flows across changes: an endpoint is switched under them.
 
-use sidestep::path::{Answer, DropReason};
+use sidestep::model::network::EndpointSource;
+use sidestep::path::{Answer, DropReason, Verdict};
 
-use crate::bench::Bench;
-use crate::packets::{Seen, Tcp, echo, udp};
+use crate::bench::{Bench, NETWORK};
+use crate::packets::{Seen, Tcp, echo, fix_header, udp, udp_with_hops};
 
 const CLIENT: (&str, u16) = ("10.1.1.4", 40_000);
 const SERVICE: (&str, u16) = ("20.60.1.10", 443);
@@ -19,6 +20,19 @@ fn connect(bench: &mut Bench, through: &str) {
 
 fn data(sequence: u32, acknowledgment: u32, payload: &'static [u8]) -> Tcp<'static> {
     Tcp { from: CLIENT, to: SERVICE, flags: "A", sequence, acknowledgment, payload, ..Tcp::default() }
+}
+
+/// A fragment of an IPv4 packet: these bytes of what follows the header.
+fn fragment(whole: &[u8], identification: u16, bytes: std::ops::Range<usize>, more: bool) -> Vec<u8> {
+    let mut piece = whole[..20].to_vec();
+    piece.extend(&whole[20..][bytes.clone()]);
+    let length = piece.len() as u16;
+    piece[2..4].copy_from_slice(&length.to_be_bytes());
+    piece[4..6].copy_from_slice(&identification.to_be_bytes());
+    let field = (bytes.start / 8) as u16 | if more { 0x2000 } else { 0 };
+    piece[6..8].copy_from_slice(&field.to_be_bytes());
+    fix_header(&mut piece);
+    piece
 }
 
 fn reset_to<'a>(sent: &'a [(String, Seen)], port: &str) -> Vec<&'a Seen> {
@@ -201,8 +215,185 @@ fn a_late_reply_on_the_old_path_does_not_draw_a_flow_back_to_it() {
         bench.dropped("gateway", udp(service, client, b"late"), DropReason::FlowMoved);
     }
     bench.forward("vm1", udp(client, service, b"2"), "contosodata");
-    bench.dropped("gateway", udp(service, client, b"later"), DropReason::FlowConflict);
+    bench.dropped("gateway", udp(service, client, b"later"), DropReason::EndpointBypassed);
     bench.forward("vm1", udp(client, service, b"3"), "contosodata");
+}
+
+/// What comes late from the old path finds no way back to it, and the next packet of the client goes the new way.
+fn only_the_new_path_is_left(bench: &mut Bench) {
+    bench.dropped("gateway", udp(SERVICE, ("10.1.1.4", 5_000), b"late"), DropReason::FlowMoved);
+    bench.forward("vm1", udp(("10.1.1.4", 5_000), SERVICE, b"on"), "contosodata");
+    bench.dropped("gateway", udp(SERVICE, ("10.1.1.4", 5_000), b"later"), DropReason::EndpointBypassed);
+    bench.forward("vm1", udp(("10.1.1.4", 5_000), SERVICE, b"on"), "contosodata");
+}
+
+#[test]
+fn a_later_fragment_does_not_open_the_old_path_again() {
+    let mut bench = Bench::new();
+    let whole = udp(("10.1.1.4", 5_000), SERVICE, &[7; 40]);
+    bench.inject("vm1", fragment(&whole, 7, 0..24, true));
+    bench.sent.packets.clear();
+    bench.set_endpoint("spoke/workload", true);
+    bench.sweep();
+    bench.dropped("vm1", fragment(&whole, 7, 24..48, false), DropReason::FragmentWithoutFlow);
+    only_the_new_path_is_left(&mut bench);
+}
+
+#[test]
+fn a_probe_whose_hop_limit_ends_does_not_open_the_old_path_again() {
+    let mut bench = Bench::new();
+    bench.forward("vm1", udp(("10.1.1.4", 5_000), SERVICE, b"1"), "gateway");
+    bench.set_endpoint("spoke/workload", true);
+    bench.sweep();
+    bench.answered("vm1", udp_with_hops(("10.1.1.4", 5_000), SERVICE, b"probe", 1), Answer::TimeExceeded);
+    only_the_new_path_is_left(&mut bench);
+}
+
+#[test]
+fn a_packet_that_gets_no_port_does_not_open_the_old_path_again() {
+    let mut bench = Bench::with(
+        &(NETWORK.to_owned()
+            + "\n[[snat_pool]]\nname = \"few\"\naddresses = [\"100.64.9.1\"]\nports = \"5000-5000\"\n"),
+    );
+    let few = EndpointSource::Snat(0);
+    bench.set_source("spoke/open", few.clone());
+    bench.forward("vm3", udp(("10.1.3.4", 1), SERVICE, b"has the port"), "contosodata");
+    bench.forward("vm1", udp(("10.1.1.4", 5_000), SERVICE, b"1"), "gateway");
+    bench.set_source("spoke/workload", few);
+    bench.sweep();
+    assert_eq!(bench.inject("vm1", udp(("10.1.1.4", 5_000), SERVICE, b"2")), Verdict::Dropped(DropReason::NoFreePort));
+    bench.take();
+    bench.set_source("spoke/workload", EndpointSource::Private);
+    bench.sweep();
+    only_the_new_path_is_left(&mut bench);
+}
+
+#[test]
+fn a_nic_at_its_limit_moves_its_flow_into_the_room_that_it_had() {
+    let mut bench = Bench::with(&(NETWORK.to_owned() + "\n[flows]\nlimit_per_nic = 1\n"));
+    bench.forward("vm1", udp(("10.1.1.4", 5_000), SERVICE, b"1"), "gateway");
+    bench.set_source("spoke/workload", EndpointSource::Identity6);
+    bench.sweep();
+    bench.forward("vm1", udp(("10.1.1.4", 5_000), SERVICE, b"2"), "contosodata");
+    bench.set_source("spoke/workload", EndpointSource::Private);
+    bench.sweep();
+    bench.forward("vm1", udp(("10.1.1.4", 5_000), SERVICE, b"3"), "contosodata");
+    assert_eq!((bench.flows().len(), bench.report().flows_evicted), (1, 0));
+}
+
+#[test]
+fn a_late_reply_conflicts_with_a_flow_between_the_families_too() {
+    let routes = r#"
+[[route_table]]
+name = "inwards"
+routes = [
+  { name = "spoke", address_prefix = "10.1.2.0/24", next_hop_type = "VirtualAppliance", next_hop_ip_address = "10.0.100.4" },
+]
+"#;
+    let subnet = "name = \"GatewaySubnet\"\n";
+    let document = NETWORK.replace(subnet, &format!("{subnet}  route_table = \"inwards\"\n")) + routes;
+    let mut bench = Bench::with(&document);
+    bench.set_source("hub/appliances", EndpointSource::Identity6);
+    // The appliance passes on what vm2 sends.
+    let client = ("10.1.2.4", 5_000);
+    bench.forward("appliance", udp(client, SERVICE, b"1"), "contosodata");
+    // The packets of the flow that is there would look like the replies to this.
+    bench.dropped("gateway", udp(SERVICE, client, b"late"), DropReason::FlowConflict);
+    bench.forward("appliance", udp(client, SERVICE, b"2"), "contosodata");
+}
+
+/// A segment in the middle of the client's connection, from the service.
+fn from_service(flags: &'static str) -> Tcp<'static> {
+    Tcp { from: SERVICE, to: CLIENT, flags, sequence: 9_001, acknowledgment: 1_001, payload: b"x", ..Tcp::default() }
+}
+
+/// The node has lost the client's connection, and the service's side of it is seen first.
+fn seen_from_the_service(bench: &mut Bench) {
+    bench.forward("gateway", from_service("A").bytes(), "vm1");
+    bench.forward("vm1", data(1_001, 9_002, b"").bytes(), "gateway");
+}
+
+#[test]
+fn a_connection_first_seen_from_the_gateway_is_reset_when_its_path_changes() {
+    let mut bench = Bench::new();
+    seen_from_the_service(&mut bench);
+    bench.set_endpoint("spoke/workload", true);
+    bench.sweep();
+    let sent = bench.take();
+    assert_eq!((reset_to(&sent, "vm1").len(), reset_to(&sent, "gateway").len()), (1, 1), "{sent:?}");
+    assert_eq!(reset_to(&sent, "vm1")[0].tcp.as_ref().unwrap().sequence, 9_002);
+    assert_eq!(bench.report().flows_reset, 1);
+    // Nothing of it goes to the tunnel any more, and the client opens the next one over the endpoint, from the same port.
+    bench.answered("vm1", data(1_001, 9_002, b"secret").bytes(), Answer::Reset);
+    bench.answered("gateway", from_service("A").bytes(), Answer::Reset);
+    bench.forward("vm1", Tcp { from: CLIENT, to: SERVICE, ..Tcp::default() }.bytes(), "contosodata");
+    bench.answered("gateway", from_service("A").bytes(), Answer::Reset);
+    bench.forward("contosodata", Tcp { acknowledgment: 1_002, ..from_service("SA") }.bytes(), "vm1");
+}
+
+#[test]
+fn a_connection_first_seen_from_an_appliance_is_reset_when_its_route_changes() {
+    let mut bench = Bench::new();
+    let (client, server) = (("10.1.2.4", 5_000), ("203.0.113.9", 443));
+    let answer = Tcp { from: server, to: client, flags: "A", sequence: 9_001, acknowledgment: 1_001, ..Tcp::default() };
+    bench.forward("appliance", answer.bytes(), "vm2");
+    bench.forward(
+        "vm2",
+        Tcp { from: client, to: server, flags: "A", sequence: 1_001, acknowledgment: 9_001, ..answer }.bytes(),
+        "appliance",
+    );
+    bench.change(|network| network.location = "northeurope".into());
+    bench.sweep();
+    assert_eq!(bench.report().flows_kept, 1, "another change does not touch it");
+    bench.change(|network| {
+        let subnet = network.find_subnet("spoke/inspected").unwrap();
+        let subnets = &mut network.virtual_networks[subnet.virtual_network].subnets;
+        subnets[subnet.subnet].route_table = subnets[0].route_table;
+    });
+    bench.sweep();
+    let sent = bench.take();
+    assert_eq!((reset_to(&sent, "vm2").len(), reset_to(&sent, "appliance").len()), (1, 1), "{sent:?}");
+    bench.forward("vm2", Tcp { from: client, to: server, ..Tcp::default() }.bytes(), "gateway");
+}
+
+#[test]
+fn a_connection_that_was_asymmetric_before_is_left_alone() {
+    let mut bench = Bench::new();
+    // What vm3 sends there goes out to the internet, and what comes from there comes through the appliance.
+    let answer =
+        Tcp { from: ("203.0.113.9", 443), to: ("10.1.3.4", 5_000), flags: "A", sequence: 9_001, ..Tcp::default() };
+    bench.forward("appliance", answer.bytes(), "vm3");
+    bench.change(|network| network.location = "northeurope".into());
+    bench.sweep();
+    assert_eq!((bench.report().flows_kept, bench.report().flows_reset), (1, 0));
+}
+
+#[test]
+fn nothing_new_comes_past_an_endpoint_with_its_services_address() {
+    let mut bench = Bench::with_endpoint();
+    let sent = bench.answered("gateway", from_service("A").bytes(), Answer::Reset);
+    assert_eq!((sent[0].0.as_str(), sent[0].1.tcp.as_ref().unwrap().sequence), ("gateway", 1_001));
+    for port in ["gateway", "appliance"] {
+        bench.dropped(port, from_service("R").bytes(), DropReason::EndpointBypassed);
+        bench.dropped(port, from_service("S").bytes(), DropReason::EndpointBypassed);
+        bench.dropped(port, udp(SERVICE, ("10.1.1.4", 5_000), b"late"), DropReason::EndpointBypassed);
+    }
+    bench.forward("vm1", udp(("10.1.1.4", 5_000), SERVICE, b"1"), "contosodata");
+    // A subnet without the endpoint answers the way that it always went.
+    bench.forward("appliance", udp(SERVICE, ("10.1.2.4", 5_000), b"there"), "vm2");
+}
+
+#[test]
+fn a_datagram_first_seen_from_the_gateway_does_not_keep_the_nic_there() {
+    let mut bench = Bench::new();
+    bench.forward("gateway", udp(SERVICE, ("10.1.1.4", 5_000), b"1"), "vm1");
+    bench.forward("vm1", udp(("10.1.1.4", 5_000), SERVICE, b"2"), "gateway");
+    bench.set_endpoint("spoke/workload", true);
+    bench.sweep();
+    assert_eq!(bench.report().flows_moved, 1);
+    bench.dropped("gateway", udp(SERVICE, ("10.1.1.4", 5_000), b"late"), DropReason::EndpointBypassed);
+    bench.forward("vm1", udp(("10.1.1.4", 5_000), SERVICE, b"3"), "contosodata");
+    bench.forward("contosodata", udp(SERVICE, ("10.1.1.4", 5_000), b"4"), "vm1");
 }
 
 #[test]

@@ -14,12 +14,12 @@ use sidestep::path::forwarder::FlowSummary;
 use sidestep::path::observer::Silent;
 use sidestep::path::order::{self, Decision, Question, Standing};
 use sidestep::path::policy::Named;
-use sidestep::path::route::Reached;
+use sidestep::path::route::{self, Reached};
 use sidestep::path::source::{Presented, paired};
 use sidestep::path::subject::Subject;
 use sidestep::path::{Answer, DropReason, Verdict, origin};
 use sidestep::snapshot::{
-    EndpointSource, Filtering, Lifetimes, Mapping, NextHopType, Pool, PoolId, PortId, PortKind, Snapshot,
+    EndpointSource, Filtering, Lifetimes, Mapping, NextHopType, Pool, PoolId, PortId, PortKind, Snapshot, SourceAction,
 };
 
 use crate::conversation::Conversation;
@@ -62,6 +62,8 @@ pub(crate) struct Flow {
     last: u64,
     /// The first packet came from the internet: the inside is the other end.
     from_internet: bool,
+    /// Nobody saw who began it, and the receiver's own connections would go the same way.
+    midway: bool,
 }
 
 impl Flow {
@@ -319,7 +321,7 @@ impl Model {
             return self.error(arrival, parsed);
         }
         let side = side_of(arrival.port, parsed);
-        let Some((place, direction)) = self.find(&side) else { return self.first(arrival, parsed, vec![]) };
+        let Some((place, direction)) = self.find(&side) else { return self.first(arrival, parsed, None) };
         let mut sent = vec![];
         if self.flows[place].generation != self.snapshot.generation {
             sent = self.decide_again(place, arrival.now);
@@ -361,19 +363,30 @@ impl Model {
     fn trace(&mut self, arrival: &Arrival<'_>, parsed: &Parsed, place: usize, forward: bool) -> Expected {
         let (phase, side) = (self.flows[place].phase, self.flows[place].forward);
         let anew = !matches!(parsed.kind, TransportKind::Tcp { .. }) || begins(parsed);
-        if forward {
-            if let Err(reason) = order::decide(&self.snapshot, &subject(&side), Question::NEW, &mut Silent) {
-                return if anew || phase != Phase::Reset {
-                    dropped(reason)
-                } else {
-                    self.reset_back(&side_of(arrival.port, parsed), parsed, Answer::Reset, reason)
-                };
-            }
-            if anew {
-                self.flows.remove(place);
+        let may_be_others = || {
+            let flow = &self.flows[place];
+            let port = self.snapshot.port(flow.reverse.port);
+            let own = port.map(|port| route::choose(&self.snapshot, port, &subject(&flow.reverse), &mut Silent));
+            let by_endpoint = matches!(own, Some(Ok(own)) if matches!(own.source, SourceAction::Endpoint(_)));
+            flow.midway || by_endpoint && is_passed_on(&self.snapshot, &flow.forward, flow.reverse.port)
+        };
+        if anew && (forward || may_be_others()) {
+            // What begins no flow leaves the trace where it is.
+            let trace = self.flows.remove(place);
+            let expected = self.first(arrival, parsed, Some(&trace));
+            if self.find(&side_of(arrival.port, parsed)).is_some() {
                 self.begun_anew += 1;
-                return self.first(arrival, parsed, vec![]);
+            } else {
+                self.flows.push(trace);
             }
+            return expected;
+        }
+        if forward && let Err(reason) = order::decide(&self.snapshot, &subject(&side), Question::NEW, &mut Silent) {
+            return if phase == Phase::Reset {
+                self.reset_back(&side_of(arrival.port, parsed), parsed, Answer::Reset, reason)
+            } else {
+                dropped(reason)
+            };
         }
         if anew || !forward && phase == Phase::Moved {
             return dropped(DropReason::FlowMoved);
@@ -394,14 +407,17 @@ impl Model {
         }
     }
 
-    /// A packet without a flow.
-    fn first(&mut self, arrival: &Arrival<'_>, parsed: &Parsed, mut sent: Vec<Sending>) -> Expected {
+    /// A packet without a flow, or with the trace of one that moved, which has been taken out meanwhile.
+    fn first(&mut self, arrival: &Arrival<'_>, parsed: &Parsed, trace: Option<&Flow>) -> Expected {
         if parsed.fragment == Fragment::Later {
             return dropped(DropReason::FragmentWithoutFlow);
         }
         let side = side_of(arrival.port, parsed);
         let decision = match order::decide(&self.snapshot, &subject(&side), Question::NEW, &mut Silent) {
             Ok(decision) => decision,
+            Err(DropReason::EndpointBypassed) => {
+                return self.reset_back(&side, parsed, Answer::Reset, DropReason::EndpointBypassed);
+            }
             Err(reason) => {
                 self.remember(arrival, parsed, reason);
                 return dropped(reason);
@@ -414,9 +430,10 @@ impl Model {
         if translated_tcp && !begins(parsed) {
             return self.reset_back(&side, parsed, Answer::FlowEnded, DropReason::TcpWithoutFlow);
         }
-        match self.make(arrival, parsed, side, &decision) {
+        match self.make(arrival, parsed, side, &decision, trace) {
             Ok(place) => self.pass(arrival, parsed, place, 0),
             Err(reason) => {
+                let mut sent = vec![];
                 let told = [DropReason::NoFreePort, DropReason::FlowTableFull, DropReason::FlowLimitOfNic];
                 if told.contains(&reason) && self.router(arrival.port, parsed).is_some() {
                     sent.push(Sending::Error { port: arrival.port, to: parsed.source() });
@@ -536,6 +553,7 @@ impl Model {
         parsed: &Parsed,
         forward: Side,
         decision: &Decision,
+        trace: Option<&Flow>,
     ) -> Result<usize, DropReason> {
         let echo = matches!(parsed.kind, TransportKind::IcmpEcho { .. });
         let mut flow = Flow {
@@ -557,6 +575,7 @@ impl Model {
             packets: [0; 2],
             last: arrival.now,
             from_internet: self.kind(forward.port) == PortKind::Internet,
+            midway: false,
         };
         match decision.reached {
             Reached::Own => {}
@@ -583,7 +602,7 @@ impl Model {
         if self.kind(forward.port) != PortKind::Nic && self.kind(flow.reverse.port) == PortKind::Nic {
             flow.owner = flow.reverse.port;
         }
-        self.make_room(arrival, flow.owner)?;
+        self.make_room(arrival, flow.owner, trace)?;
         match decision.presented {
             Presented::Own => {}
             Presented::OneToOne(address) => flow.reverse.destination.0 = address,
@@ -618,6 +637,10 @@ impl Model {
         if self.is_taken(&flow.reverse) {
             return Err(DropReason::FlowConflict);
         }
+        flow.midway = parsed.protocol == protocol::TCP
+            && !begins(parsed)
+            && is_passed_on(&self.snapshot, &forward, flow.reverse.port)
+            && returns(&self.snapshot, &flow);
         self.let_in += u64::from(flow.maps_destination);
         self.flows.push(flow);
         Ok(self.flows.len() - 1)
@@ -631,15 +654,20 @@ impl Model {
         self.find(side).is_some()
     }
 
-    /// Where there are as many flows as there may be, a transient one goes.
-    fn make_room(&mut self, arrival: &Arrival<'_>, owner: PortId) -> Result<(), DropReason> {
+    /// Where there are as many flows as there may be, a transient one goes. The room of a trace is that of what takes its
+    /// place, if both are the same port's; otherwise the trace ends after.
+    fn make_room(&mut self, arrival: &Arrival<'_>, owner: PortId, trace: Option<&Flow>) -> Result<(), DropReason> {
+        if trace.is_some_and(|trace| trace.owner == owner) {
+            return Ok(());
+        }
         let is_nic = self.kind(owner) == PortKind::Nic;
+        let others = usize::from(trace.is_some());
         let exceeded = |flows: &[Flow], snapshot: &Snapshot| {
             let own = flows.iter().filter(|flow| flow.owner == owner).count();
             if is_nic && own >= snapshot.flow_limit_per_nic as usize {
                 Some(DropReason::FlowLimitOfNic)
             } else {
-                (flows.len() >= snapshot.flow_limit as usize).then_some(DropReason::FlowTableFull)
+                (flows.len() + others >= snapshot.flow_limit as usize).then_some(DropReason::FlowTableFull)
             }
         };
         let Some(reason) = exceeded(&self.flows, &self.snapshot) else { return Ok(()) };
@@ -680,7 +708,8 @@ impl Model {
             false => !self.is_taken(&with(socket)),
         };
         let range = pool.ports.first..=pool.ports.last;
-        let mut made = arrival.flows.iter().filter(|summary| sides(summary).0 == forward);
+        let is_trace = |summary: &FlowSummary| matches!(summary.state.phase, Phase::Reset | Phase::Moved);
+        let mut made = arrival.flows.iter().filter(|summary| sides(summary).0 == forward && !is_trace(summary));
         let chosen = made.next().map(|summary| summary.sides.presented);
         let chosen = match (mapped, chosen) {
             (Some(mapped), _) => mapped,
@@ -972,7 +1001,8 @@ fn fate(snapshot: &Snapshot, flow: &Flow) -> Fate {
         Question { standing: Standing::Established, named: Named::NotYet },
         &mut Silent,
     );
-    match decided.ok().and_then(|decision| Some((decision.next_hop_type, keeps(snapshot, flow, &decision)?))) {
+    let decided = decided.ok().filter(|_| !flow.midway || returns(snapshot, flow));
+    match decided.and_then(|decision| Some((decision.next_hop_type, keeps(snapshot, flow, &decision)?))) {
         Some((next_hop_type, pool)) => Fate::Kept(next_hop_type, pool),
         None if flow.forward.protocol != protocol::TCP => Fate::Moved,
         None => match flow.phase {
@@ -981,6 +1011,23 @@ fn fate(snapshot: &Snapshot, flow: &Flow) -> Fate {
             _ => Fate::Ended,
         },
     }
+}
+
+/// Whether the gateway or an appliance has only passed on what reaches a NIC.
+fn is_passed_on(snapshot: &Snapshot, side: &Side, egress: PortId) -> bool {
+    let (Some(from), Some(to)) = (snapshot.port(side.port), snapshot.port(egress)) else { return false };
+    let appliance = from.kind == PortKind::Nic && from.ip_forwarding && !from.addresses.contains(&side.source.0);
+    let reaches = to.kind == PortKind::Nic && to.addresses.contains(&side.destination.0);
+    reaches && (from.kind == PortKind::Gateway || appliance)
+}
+
+/// Whether the receiver's own packets go where a flow came from.
+fn returns(snapshot: &Snapshot, flow: &Flow) -> bool {
+    let Some(port) = snapshot.port(flow.reverse.port) else { return false };
+    let chosen = route::choose(snapshot, port, &subject(&flow.reverse), &mut Silent);
+    chosen.is_ok_and(|chosen| {
+        (chosen.egress, chosen.source, chosen.reached) == (flow.forward.port, SourceAction::Keep, Reached::Own)
+    })
 }
 
 /// The pool that a flow has on, where a decision leaves it as it is.

@@ -51,7 +51,10 @@ peerings = [{ remote = "spoke", allow_gateway_transit = true, allow_forwarded_tr
 
 [[route_table]]
 name = "routes"
-routes = [{ name = "tunnel", address_prefix = "198.51.100.0/24", next_hop_type = "VirtualNetworkGateway" }]
+routes = [
+  { name = "tunnel", address_prefix = "198.51.100.0/24", next_hop_type = "VirtualNetworkGateway" },
+  { name = "storage", address_prefix = "20.60.0.0/16", next_hop_type = "VirtualNetworkGateway" },
+]
 
 [[nat_gateway]]
 name = "nat"
