@@ -383,8 +383,11 @@ fn still_good(snapshot: &Snapshot, sides: &Sides, state: &FlowState, decision: &
         Reached::Mapping(pool) => snapshot.serves(pool, sides.egress, reached),
         Reached::Own | Reached::Instance(_) => decision.egress == sides.egress,
     };
+    // The identifier of an ICMP query is on both sides: translated it is another one than the query came with.
+    let query = matches!(sides.protocol, protocol::ICMP | protocol::ICMPV6);
     let port = match decision.arrival.admission {
         Admission::Answered(port) => port,
+        Admission::Admitted if query => sides.reached.1,
         Admission::Admitted if matches!(decision.reached, Reached::Mapping(_)) => sides.reached.1,
         Admission::Admitted => sides.destination.1,
     };

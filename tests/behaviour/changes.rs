@@ -468,3 +468,14 @@ fn a_shorter_lifetime_counts_for_flows_that_are_there() {
     bench.expire();
     assert!(bench.flows().is_empty(), "20 s are over, long before the 240 s that it began with");
 }
+
+#[test]
+fn a_translated_query_lives_on_where_a_change_does_not_touch_it() {
+    let mut bench = Bench::new();
+    let query = echo("10.1.3.4", "198.51.100.80", false, 3, 64);
+    let seen = bench.forward("vm3", query.clone(), "internet");
+    bench.change(|network| network.location = "northeurope".into());
+    bench.sweep();
+    assert_eq!((bench.report().flows_kept, bench.report().flows_moved), (1, 0));
+    assert_eq!(bench.forward("vm3", query, "internet").source, seen.source);
+}
