@@ -69,7 +69,7 @@ pub fn cross(frame: &mut Frame, parsed: &Parsed, to: &Translation, identificatio
 }
 
 /// Whether a packet has a form in the other family.
-pub(super) fn is_translatable(parsed: &Parsed) -> bool {
+pub fn is_translatable(parsed: &Parsed) -> bool {
     if parsed.fragment != Fragment::None {
         return matches!(parsed.protocol, protocol::TCP | protocol::UDP);
     }

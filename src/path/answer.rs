@@ -1,5 +1,5 @@
-//! What is sent back: ICMP errors in the name of the router of the port that the packet came from, and TCP resets in
-//! the name of the other end.
+//! What is sent back: ICMP errors in the name of the router of the port that the packet came from, or of somebody else
+//! whom its sender knows, and TCP resets in the name of the other end.
 
 use std::net::IpAddr;
 
@@ -12,51 +12,64 @@ use crate::packet::tcp::{self, Reset};
 use crate::snapshot::{PortId, PortKind};
 use crate::table::flow::{Direction, FlowKey};
 
-/// Sends an ICMP error about a packet back to where it came from, in the name of the router of the first port of `via`
-/// that has one. False where the rules allow none (RFC 1812 section 4.3.2.7, RFC 4443 section 2.4), their rate is used
-/// up, or there is no router.
+/// Sends an ICMP error about a packet back to where it came from, in the name of the router there. False where the rules
+/// allow none (RFC 1812 section 4.3.2.7, RFC 4443 section 2.4), their rate is used up, or there is no router.
 pub(super) fn icmp_error(
     core: &mut Core,
     error: IcmpError,
-    via: (PortId, PortId),
+    ingress: PortId,
     packet: &[u8],
     parsed: &Parsed,
     now: u64,
     egress: &mut impl Egress,
 ) -> bool {
-    if !core.may_send_error(now) {
-        return false;
-    }
-    let router = |port: PortId| {
-        let port = core.snapshot.port(port)?;
-        if parsed.is_v4() { port.router_v4.map(IpAddr::V4) } else { port.router_v6.map(IpAddr::V6) }
-    };
-    let Some(from) = router(via.0).or_else(|| router(via.1)) else { return false };
-    if !icmp::build_error(error, packet, parsed, from, &mut core.scratch) {
+    let Some(from) = router(core, ingress, parsed) else { return false };
+    icmp_error_from(core, error, (from, ingress), packet, parsed, now, egress)
+}
+
+/// The router of a port, in the family of a packet.
+pub(super) fn router(core: &Core, port: PortId, parsed: &Parsed) -> Option<IpAddr> {
+    let port = core.snapshot.port(port)?;
+    if parsed.is_v4() { port.router_v4.map(IpAddr::V4) } else { port.router_v6.map(IpAddr::V6) }
+}
+
+/// The same in a name of the caller's choice: an address, and the port that the packet came from.
+pub(super) fn icmp_error_from(
+    core: &mut Core,
+    error: IcmpError,
+    (from, ingress): (IpAddr, PortId),
+    packet: &[u8],
+    parsed: &Parsed,
+    now: u64,
+    egress: &mut impl Egress,
+) -> bool {
+    if !core.may_send_error(now) || !icmp::build_error(error, packet, parsed, from, &mut core.scratch) {
         return false;
     }
     core.pay_error(now);
-    let sent = egress.send(now, via.0, &mut core.scratch).is_ok();
+    let sent = egress.send(now, ingress, &mut core.scratch).is_ok();
     if sent {
         core.counters.generated.add(1);
     }
     sent
 }
 
-/// Resets both ends of a TCP connection in each other's name.
+/// Resets both ends of a TCP connection in each other's name. False where a device refused to tell one of them.
 pub(super) fn reset_both<A: Family>(
     core: &mut Core,
     keys: &[(Direction, FlowKey<A>); 2],
     state: &FlowState,
     now: u64,
     egress: &mut impl Egress,
-) {
+) -> bool {
+    let mut told = true;
     for (direction, key) in keys {
-        reset_end(core, *direction, key, state, now, egress);
+        told &= reset_end(core, *direction, key, state, now, egress);
     }
+    told
 }
 
-/// Resets the end that sends in a direction, in the name of the other.
+/// Resets the end that sends in a direction, in the name of the other. False where a device refused to tell it.
 pub(super) fn reset_end<A: Family>(
     core: &mut Core,
     direction: Direction,
@@ -64,22 +77,22 @@ pub(super) fn reset_end<A: Family>(
     state: &FlowState,
     now: u64,
     egress: &mut impl Egress,
-) {
+) -> bool {
+    if is_vacant(core, key) {
+        return true;
+    }
     let numbers = state.reset_numbers(direction);
     match (numbers.acknowledged, numbers.sent) {
         (Some(acknowledged), sent) => {
-            reset_sender(core, key, acknowledged, None, now, egress);
-            if let Some(sent) = sent.filter(|sent| *sent != acknowledged) {
-                reset_sender(core, key, sent, None, now, egress);
-            }
+            let told = reset_sender(core, key, acknowledged, None, now, egress);
+            let unacknowledged = sent.filter(|sent| *sent != acknowledged);
+            unacknowledged.is_none_or(|sent| reset_sender(core, key, sent, None, now, egress)) && told
         }
         // It has acknowledged nothing: it is in SYN-SENT, where only an acknowledgment of its SYN counts (RFC 9293
         // section 3.10.7.3).
-        (None, sent) => {
-            if let Some(unanswered) = numbers.unanswered {
-                reset_sender(core, key, sent.unwrap_or(0), Some(unanswered), now, egress);
-            }
-        }
+        (None, sent) => numbers
+            .unanswered
+            .is_none_or(|unanswered| reset_sender(core, key, sent.unwrap_or(0), Some(unanswered), now, egress)),
     }
 }
 
@@ -93,8 +106,7 @@ pub(super) fn reset_sender<A: Family>(
     now: u64,
     egress: &mut impl Egress,
 ) -> bool {
-    // A port that is gone has nobody behind it to be told.
-    if core.snapshot.port(PortId(key.port)).is_none_or(|port| port.kind == PortKind::Vacant) {
+    if is_vacant(core, key) {
         return false;
     }
     let reset = Reset {
@@ -111,4 +123,9 @@ pub(super) fn reset_sender<A: Family>(
         core.counters.generated.add(1);
     }
     sent
+}
+
+/// A port that is gone has nobody behind it to be told.
+fn is_vacant<A: Family>(core: &Core, key: &FlowKey<A>) -> bool {
+    core.snapshot.port(PortId(key.port)).is_none_or(|port| port.kind == PortKind::Vacant)
 }

@@ -80,8 +80,7 @@ pub(super) fn answer_due(
             has_flow(core, flows_v6, syn.ingress, &parsed)
         };
         if !met {
-            let via = (syn.ingress, syn.ingress);
-            answer::icmp_error(core, IcmpError::PortUnreachable, via, packet, &parsed, now, egress);
+            answer::icmp_error(core, IcmpError::PortUnreachable, syn.ingress, packet, &parsed, now, egress);
         }
     }
 }

@@ -20,7 +20,7 @@ use super::route;
 use super::source::{self, Presented, paired};
 use super::subject::Subject;
 use super::verdict::{Answer, DropReason, Verdict};
-use crate::packet::cross::cross;
+use crate::packet::cross::{cross, is_translatable};
 use crate::packet::fragment::fragment_v4;
 use crate::packet::frame::{FragmentFacts, Frame};
 use crate::packet::icmp::IcmpError;
@@ -146,6 +146,9 @@ fn first(core: &mut Core, tables: &mut Tables, packet: &mut Packet<'_>, egress: 
     if parsed.hop_limit <= 1 {
         return time_exceeded(core, packet, egress);
     }
+    if matches!(decision.presented, Presented::Identity6 { .. }) && !is_translatable(packet.parsed) {
+        return Verdict::Dropped(DropReason::Untranslatable);
+    }
     if let Some(verdict) = refuse_midway(core, &decision, packet, egress) {
         return verdict;
     }
@@ -166,7 +169,7 @@ fn first(core: &mut Core, tables: &mut Tables, packet: &mut Packet<'_>, egress: 
     if matches!(reason, DropReason::NoFreePort | DropReason::FlowTableFull | DropReason::FlowLimitOfNic) {
         let Packet { now, ingress, frame, parsed, .. } = packet;
         let error = IcmpError::AdministrativelyProhibited;
-        answer::icmp_error(core, error, (*ingress, *ingress), frame.bytes(), parsed, *now, egress);
+        answer::icmp_error(core, error, *ingress, frame.bytes(), parsed, *now, egress);
     }
     refuse(core, packet, reason, egress)
 }
@@ -194,7 +197,7 @@ fn refuse(core: &mut Core, packet: &Packet<'_>, reason: DropReason, egress: &mut
         }
         _ => {
             let error = IcmpError::AdministrativelyProhibited;
-            answer::icmp_error(core, error, (*ingress, *ingress), frame.bytes(), parsed, *now, egress)
+            answer::icmp_error(core, error, *ingress, frame.bytes(), parsed, *now, egress)
         }
     };
     if told { Verdict::Answered(answer) } else { Verdict::Dropped(reason) }
@@ -538,9 +541,11 @@ fn replay<A: Family>(
     let too_big = frame.len() > room && segment::wire_size(frame, parsed) > room;
     if too_big && parsed.dont_fragment {
         let error = IcmpError::PacketTooBig { mtu: room as u32 };
-        // A service has no router of its own; the receiver's speaks for the network, unless its address is hidden.
-        let via = (ingress, if translated { ingress } else { port });
-        return if answer::icmp_error(core, error, via, frame.bytes(), parsed, now, egress) {
+        // A service has no router of its own; the receiver's speaks for the network. Where that is hidden behind another
+        // address, the host speaks for itself, in the name that the sender calls it by.
+        let receivers = || answer::router(core, port, parsed).filter(|_| !translated);
+        let from = answer::router(core, ingress, parsed).or_else(receivers).unwrap_or_else(|| parsed.destination());
+        return if answer::icmp_error_from(core, error, (from, ingress), frame.bytes(), parsed, now, egress) {
             Verdict::Answered(Answer::PacketTooBig)
         } else {
             Verdict::Dropped(DropReason::PacketTooBig)
@@ -696,8 +701,7 @@ pub(super) fn begins_connection(parsed: &Parsed) -> bool {
 #[cold]
 pub(super) fn time_exceeded(core: &mut Core, packet: &Packet<'_>, egress: &mut impl Egress) -> Verdict {
     let Packet { now, ingress, frame, parsed, .. } = packet;
-    let via = (*ingress, *ingress);
-    if answer::icmp_error(core, IcmpError::TimeExceeded, via, frame.bytes(), parsed, *now, egress) {
+    if answer::icmp_error(core, IcmpError::TimeExceeded, *ingress, frame.bytes(), parsed, *now, egress) {
         Verdict::Answered(Answer::TimeExceeded)
     } else {
         Verdict::Dropped(DropReason::HopLimitExceeded)

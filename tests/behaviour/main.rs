@@ -19,6 +19,7 @@ mod nat;
 mod nsg;
 mod outbound;
 mod packets;
+mod path_mtu;
 mod policies;
 mod restart;
 mod site;

@@ -195,7 +195,9 @@ fn a_policy_without_an_address_for_the_source_denies() {
 #[test]
 fn what_identity6_cannot_carry_is_dropped_by_name() {
     let mut bench = Site { one: &endpoint("\"identity6\""), ..Site::default() }.bench();
+    let flows = bench.flows().len();
     bench.dropped("a1", protocol("10.1.1.4", "20.60.1.10", ESP, b"12345678"), DropReason::Untranslatable);
+    assert_eq!(bench.flows().len(), flows, "what has no other form begins no flow");
 }
 
 #[test]

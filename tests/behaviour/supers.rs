@@ -11,11 +11,11 @@ use crate::packets::{Seen, Tcp, decode};
 use crate::site::{A1, BY_GATEWAY, Connection, End, GATEWAY, SERVER, Site};
 
 /// Bytes of each segment, and of the super-packet.
-const SIZE: u16 = 1_360;
+pub(crate) const SIZE: u16 = 1_360;
 const WHOLE: usize = 30_000;
 
 /// A super-packet as a kernel hands it over: its checksum is the sum of the pseudo header.
-fn super_packet(packet: Tcp<'_>) -> Frame {
+pub(crate) fn super_packet(packet: Tcp<'_>) -> Frame {
     let mut bytes = packet.bytes();
     let v4 = bytes[0] >> 4 == 4;
     let start: u16 = if v4 { 20 } else { 40 };

@@ -86,6 +86,43 @@ fn service(source: &str, families: &[(Family, u16)]) {
     node.finish();
 }
 
+/// A NIC that is narrower than the service: the service learns it. The NIC's own kernel knows, and says so in its SYNs;
+/// datagrams have nothing but the path to tell them.
+fn narrow_nic(source: &str, families: &[(Family, u16)]) {
+    if !ready() {
+        return;
+    }
+    let site = network(&["vm1", "storage"], Variant { one: source, ..DEFAULT });
+    let device = format!("netns = \"{}\"", site.lab.name("vm1"));
+    let node = site.replace(&device, &format!("{device}, mtu = {NARROW}")).start(&[]);
+    let lab = &node.site.lab;
+    for (family, path) in families {
+        for arguments in [&["-n", "2M"][..], &["-n", "2M", "-R"]] {
+            node.iperf("vm1", "storage", family.service, arguments);
+        }
+        let far = udp(lab, "storage", SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 7000));
+        let any = if family.option == "-4" { "0.0.0.0" } else { "::" };
+        let near = udp(lab, "vm1", SocketAddr::new(any.parse().expect("an address"), 0));
+        near.send_to(b"who am I", family.socket(family.service, 7000)).expect("send");
+        let mut came = vec![0; 2048];
+        far.set_read_timeout(Some(PATIENCE)).expect("limit");
+        let (_, from) = far.recv_from(&mut came).expect("the datagram");
+        near.set_read_timeout(Some(Duration::from_secs(1))).expect("limit");
+        // What the device of the service takes, in one piece, until its kernel has learnt better.
+        let words = vec![b'x'; 1400];
+        wait_for("the answer", PATIENCE, || {
+            let _too_long = far.send_to(&words, from);
+            near.recv(&mut came).is_ok_and(|got| got == words.len()).then_some(())
+        });
+        let name = from.ip().to_canonical().to_string();
+        let option = if name.contains(':') { "-6" } else { "-4" };
+        let route = ip(lab, "storage", &[option, "route", "get", &name]);
+        assert!(route.contains(&format!(" mtu {path} ")), "{source}: {route}");
+        assert_eq!(crate::network::dropped(&node.status(), "packet_too_big"), 0);
+    }
+    node.finish();
+}
+
 fn behind_the_service(source: &str, families: &[(Family, u16)]) {
     if !ready() {
         return;
@@ -120,6 +157,26 @@ fn a_narrow_service_by_a_pool() {
 #[test]
 fn a_narrow_service_by_identities() {
     service("\"identity6\"", &[(V4, CROSSING)]);
+}
+
+#[test]
+fn a_narrow_nic() {
+    narrow_nic("\"private\"", &BOTH);
+}
+
+#[test]
+fn a_narrow_nic_by_mapped_prefixes() {
+    narrow_nic(MAP, &BOTH);
+}
+
+#[test]
+fn a_narrow_nic_by_a_pool() {
+    narrow_nic(r#"{ snat = "shared" }"#, &BOTH);
+}
+
+#[test]
+fn a_narrow_nic_by_identities() {
+    narrow_nic("\"identity6\"", &[(V4, NARROW + 20)]);
 }
 
 #[test]

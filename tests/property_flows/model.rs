@@ -426,6 +426,9 @@ impl Model {
         if parsed.hop_limit <= 1 {
             return self.time_exceeded(arrival.port, parsed);
         }
+        if matches!(decision.presented, Presented::Identity6 { .. }) && !has_other_form(parsed) {
+            return dropped(DropReason::Untranslatable);
+        }
         let translated_tcp = matches!(decision.presented, Presented::Pool(_)) && parsed.protocol == protocol::TCP;
         if translated_tcp && !begins(parsed) {
             return self.reset_back(&side, parsed, Answer::FlowEnded, DropReason::TcpWithoutFlow);
@@ -460,9 +463,7 @@ impl Model {
             (true, false) => mtu + 20,
         };
         if parsed.total > room && parsed.dont_fragment {
-            let own = self.router(arrival.port, parsed);
-            let others = || self.router(leaves.port, parsed).filter(|_| !flow.is_translated());
-            if parsed.fragment == Fragment::Later || own.or_else(others).is_none() {
+            if parsed.fragment == Fragment::Later {
                 return dropped(DropReason::PacketTooBig);
             }
             let sent = vec![Sending::Error { port: arrival.port, to: parsed.source() }];
