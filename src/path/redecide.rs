@@ -72,7 +72,12 @@ pub(super) fn flow<A: Family>(
         return Outcome::Trace;
     }
     let before = FlowSummary { sides: sides(&forward, &reverse), state };
-    let fate = fate(&core.snapshot, &before.sides, &state, named(core, &forward, &state));
+    let mut fate = fate(&core.snapshot, &before.sides, &state, named(core, &forward, &state));
+    let keys = [(Direction::Forward, forward), (Direction::Reverse, reverse)];
+    if fate == Fate::Reset && !answer::reset_both(core, &keys, &state, now, egress) {
+        // Who has not been told is told when more comes from there.
+        fate = Fate::Ended;
+    }
     core.changed.count(fate, before);
     let phase = match fate {
         Fate::Kept { next_hop_type, pool, inspected } => {
@@ -95,8 +100,6 @@ pub(super) fn flow<A: Family>(
             return Outcome::Kept;
         }
         Fate::Reset => {
-            let keys = [(Direction::Forward, forward), (Direction::Reverse, reverse)];
-            answer::reset_both(core, &keys, &state, now, egress);
             core.counters.flows_reset.add(1);
             Phase::Reset
         }
@@ -217,7 +220,7 @@ pub enum Fate {
     },
     /// It is an open TCP connection, and both ends are reset.
     Reset,
-    /// It is a TCP connection that was not open; what still comes of it is answered with resets.
+    /// It is a TCP connection that was not open, or whose ends could not be told; what still comes of it is answered with resets.
     Ended,
     /// It is no TCP connection: its next packet begins anew.
     Moved,

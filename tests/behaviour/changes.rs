@@ -1,7 +1,7 @@
 //! Flows across changes: an endpoint is switched under them.
 
 use sidestep::model::network::EndpointSource;
-use sidestep::path::{Answer, DropReason, Verdict};
+use sidestep::path::{Answer, DropReason, SendFailure, Verdict};
 
 use crate::bench::{Bench, NETWORK};
 use crate::packets::{Seen, Tcp, echo, fix_header, udp, udp_with_hops};
@@ -478,4 +478,18 @@ fn a_translated_query_lives_on_where_a_change_does_not_touch_it() {
     bench.sweep();
     assert_eq!((bench.report().flows_kept, bench.report().flows_moved), (1, 0));
     assert_eq!(bench.forward("vm3", query, "internet").source, seen.source);
+}
+
+#[test]
+fn a_connection_whose_ends_could_not_be_told_does_not_count_as_reset() {
+    let mut bench = Bench::new();
+    connect(&mut bench, "gateway");
+    bench.set_endpoint("spoke/workload", true);
+    bench.sent.refuse = Some(SendFailure::QueueFull);
+    bench.sweep();
+    bench.sent.refuse = None;
+    assert_eq!((bench.report().flows_reset, bench.report().flows_moved), (0, 1));
+    // They are told when they go on.
+    let sent = bench.answered("vm1", data(1_001, 9_001, b"x").bytes(), Answer::Reset);
+    assert_eq!(reset_to(&sent, "vm1").len(), 1);
 }
