@@ -191,7 +191,7 @@ fn insert<A: Family>(
     let (shared, me) = (&core.settings.shared, core.settings.worker);
     shared.take_room(snapshot, state.owner.0).map_err(|_| Refused::Full)?;
     let claimed = shared.claim(me, hashes);
-    let mapped = claimed && shared.map_again(&forward, &reverse, &state);
+    let mapped = claimed && shared.map_again(snapshot, &forward, &reverse, &state);
     let inserted = mapped && {
         let deadline = now + (lifetime - flow.age);
         flows.insert(forward, reverse, state, deadline, state.is_transient()).is_ok()

@@ -125,19 +125,25 @@ impl Shared {
         }
     }
 
-    /// Takes the mappings again that a restored flow had, or none.
-    pub(super) fn map_again<A: Family>(&self, forward: &FlowKey<A>, reverse: &FlowKey<A>, state: &FlowState) -> bool {
-        let pool = state.pool().unwrap_or(PoolId(u16::MAX));
+    /// Takes the mappings again that a restored flow had, or none. Each is of the pool that has its address.
+    pub(super) fn map_again<A: Family>(
+        &self,
+        snapshot: &Snapshot,
+        forward: &FlowKey<A>,
+        reverse: &FlowKey<A>,
+        state: &FlowState,
+    ) -> bool {
+        let pool_of = |address: A| snapshot.pool_of(address.to_ip()).unwrap_or(PoolId(u16::MAX));
         let source = || {
             let (outside, remote) = mapped_source(reverse);
-            self.mappings.acquire_exact(&inside_source(forward, pool), &outside, remote)
+            self.mappings.acquire_exact(&inside_source(forward, pool_of(reverse.destination)), &outside, remote)
         };
         if state.maps_source() && !source() {
             return false;
         }
         let destination = || {
             let (outside, remote) = mapped_destination(forward, reverse);
-            self.mappings.acquire_exact(&inside_source(reverse, pool), &outside, remote)
+            self.mappings.acquire_exact(&inside_source(reverse, pool_of(forward.destination)), &outside, remote)
         };
         if state.maps_destination() && !destination() {
             if state.maps_source() {

@@ -7,6 +7,7 @@ use sidestep::snapshot::PortId;
 
 use crate::bench::Bench;
 use crate::packets::{Tcp, udp};
+use crate::site::{BY_GATEWAY, Site, WEB};
 
 /// The flows of a node as another one reads them.
 fn saved(bench: &Bench) -> Vec<SavedFlow> {
@@ -83,6 +84,38 @@ fn a_connection_whose_path_changed_meanwhile_is_reset() {
     let sent = after.answered("vm1", next.bytes(), Answer::Reset);
     assert!(sent.iter().any(|(port, _)| port == "vm1"), "the client is told");
     assert_eq!(after.report().flows_reset, 1);
+}
+
+/// Two hosts behind pools of their own, which reach each other by their outside sockets.
+fn two_pools() -> Bench {
+    let open = "mapping = \"endpoint-independent\"\nfiltering = \"endpoint-independent\"\n";
+    let pools = format!("[[nat_gateway]]\nname = \"egress\"\npublic_addresses = [\"203.0.113.30\"]\n{open}");
+    Site { one: BY_GATEWAY, pools: &pools, edge: open, ..Site::default() }.bench()
+}
+
+#[test]
+fn a_hairpin_between_two_pools_survives_in_any_order() {
+    let mut before = two_pools();
+    let from = |port| ("10.1.1.4", port);
+    let one = before.forward("a1", udp(from(5_000), (WEB, 53), b"q"), "internet");
+    let two = before.forward("b1", udp(from(6_000), (WEB, 53), b"q"), "internet");
+    let (one, two) = ((one.source.to_string(), one.source_port), (two.source.to_string(), two.source_port));
+    before.forward("a1", udp(from(5_000), (&two.0, two.1), b"x"), "b1");
+    let flows = saved(&before);
+    assert_eq!(flows.len(), 3);
+    for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        let mut after = two_pools();
+        restore(&mut after, &order.map(|place| flows[place]));
+        after.sweep();
+        assert_eq!(after.report().flows_kept, 3, "{order:?}");
+        // Both ways go on by the outside sockets that there were, and both sockets are still their hosts'.
+        after.forward("b1", udp(from(6_000), (&one.0, one.1), b"y"), "a1");
+        after.forward("a1", udp(from(5_000), (&two.0, two.1), b"z"), "b1");
+        for (host, port, outside) in [("a1", 5_000, &one), ("b1", 6_000, &two)] {
+            let seen = after.forward(host, udp(from(port), (WEB, 54), b"q"), "internet");
+            assert_eq!((seen.source.to_string(), seen.source_port), *outside, "{order:?}");
+        }
+    }
 }
 
 #[test]
