@@ -40,7 +40,8 @@ pub struct Settings {
 /// Everything but the flow tables.
 pub(super) struct Core {
     pub(super) snapshot: Arc<Snapshot>,
-    /// Whether the snapshot has endpoints that translate between the families.
+    /// Whether there may be flows between the families: the snapshot has such endpoints, an earlier one had, or such a flow
+    /// has been restored.
     pub(super) crosses: bool,
     pub(super) counters: Arc<Counters>,
     /// Where answers are built.

@@ -160,7 +160,12 @@ impl Forwarder {
     pub fn restore(&mut self, now: u64, flow: &SavedFlow) -> Result<(), Refused> {
         match flow.keys {
             Keys::V4([forward, reverse]) => insert(&self.core, &mut self.tables.v4, forward, reverse, flow, now),
-            Keys::V6([forward, reverse]) => insert(&self.core, &mut self.tables.v6, forward, reverse, flow, now),
+            Keys::V6([forward, reverse]) => {
+                insert(&self.core, &mut self.tables.v6, forward, reverse, flow, now)?;
+                // The snapshot of this process need not have such endpoints any more.
+                self.core.crosses |= forward.source.to_ip().is_ipv4() != reverse.source.to_ip().is_ipv4();
+                Ok(())
+            }
         }?;
         self.sweep = Some((0, 0));
         Ok(())

@@ -1,5 +1,6 @@
 //! Flows that are saved by one forwarder and taken in by the next.
 
+use sidestep::model::network::EndpointSource;
 use sidestep::path::Answer;
 use sidestep::path::flow::Phase;
 use sidestep::path::save::{Refused, SavedFlow};
@@ -116,6 +117,32 @@ fn a_hairpin_between_two_pools_survives_in_any_order() {
             assert_eq!((seen.source.to_string(), seen.source_port), *outside, "{order:?}");
         }
     }
+}
+
+#[test]
+fn a_connection_between_the_families_is_told_where_that_translation_is_gone() {
+    let client = ("10.1.1.4", 40_000);
+    let syn = Tcp { from: client, to: ("20.60.1.10", 443), ..Tcp::default() };
+    let mut before = Bench::new();
+    before.set_source("spoke/workload", EndpointSource::Identity6);
+    let seen = before.forward("vm1", syn.bytes(), "contosodata");
+    let (from, to) = (seen.destination.to_string(), seen.source.to_string());
+    let answer = Tcp {
+        from: (&from, 443),
+        to: (&to, client.1),
+        flags: "SA",
+        sequence: 9_000,
+        acknowledgment: 1_001,
+        ..Tcp::default()
+    };
+    before.forward("contosodata", answer.bytes(), "vm1");
+    let next = Tcp { flags: "A", sequence: 1_001, acknowledgment: 9_001, ..syn };
+    before.forward("vm1", next.bytes(), "contosodata");
+    let mut after = Bench::with_endpoint();
+    restore(&mut after, &saved(&before));
+    let sent = after.answered("vm1", Tcp { payload: b"x", ..next }.bytes(), Answer::Reset);
+    assert_eq!(sent.len(), 2, "both ends are told: {sent:?}");
+    assert_eq!(after.report().flows_created, 0, "its packets begin nothing of their own");
 }
 
 #[test]
