@@ -110,6 +110,8 @@ fn nothing() -> EndpointSource {
 fn declared(network: &Network) -> impl Iterator<Item = Pool> {
     let restricted = network.semantics.nat_protocols == NatProtocols::TcpAndUdp;
     let own = lifetimes(&network.flows.lifetimes, Lifetimes::RFC);
+    // Its ports are everybody's, as a NAT gateway's are: Azure's figures, where the document gives none.
+    let shared = lifetimes(&network.flows.lifetimes, Lifetimes::NAT_GATEWAY);
     let default = network.internet.iter().map(move |internet| Pool {
         tcp_udp_only: restricted,
         ..pool(
@@ -117,7 +119,7 @@ fn declared(network: &Network) -> impl Iterator<Item = Pool> {
             PoolKind::DefaultOutbound,
             &internet.public_addresses,
             internet.translation,
-            own,
+            shared,
         )
     });
     let gateways = network.nat_gateways.iter().map(move |gateway| {
