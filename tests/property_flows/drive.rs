@@ -23,7 +23,10 @@ use crate::packets::{Tcp, echo, fix_header, port_unreachable, protocol, udp_with
 const CONVERSATIONS: usize = 48;
 
 /// Sources by NIC or port, then whom they talk to.
-const INSIDE: [(&str, &str); 13] = [
+const INSIDE: [(&str, &str); 16] = [
+    ("twin", "10.1.1.4"),
+    ("twin", "10.1.1.4"),
+    ("twin", "fd00:1:0:1::4"),
     ("vm1", "10.1.1.4"),
     ("vm2", "10.1.2.4"),
     ("vm3", "10.1.1.5"),
@@ -327,7 +330,7 @@ impl Drive {
     }
 
     fn cut_datagram(&mut self) {
-        let (from, source) = INSIDE[self.random.usize(..3)];
+        let (from, source) = INSIDE[self.random.usize(3..6)];
         let to = OUTSIDE_V4[self.random.usize(..OUTSIDE_V4.len())];
         let ports = (self.random.u16(4_000..4_012), self.random.u16(440..442));
         let mut whole = udp_with_hops((source, ports.0), (to, ports.1), &[9; 88], 64);

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use sidestep::model::network::Network;
+use sidestep::model::network::{EndpointSource, Network, ServiceEndpoint};
 use sidestep::packet::checksum;
 use sidestep::packet::frame::{Checksum, Frame};
 use sidestep::packet::parse::{Fragment, parse};
@@ -18,7 +18,8 @@ use sidestep::snapshot::{PortId, Snapshot};
 use sidestep::tags::Catalogue;
 use sidestep::telemetry::counters::Report;
 
-/// A virtual network with three NICs, a NAT gateway, a SNAT pool of few ports, a hub with an appliance and the gateway.
+/// A virtual network with three NICs, a NAT gateway, a SNAT pool of few ports, a hub with an appliance and the gateway, and
+/// a network with the addresses of the first.
 pub(crate) const NETWORK: &str = r#"
 location = "westeurope"
 
@@ -48,6 +49,14 @@ peerings = [{ remote = "spoke", allow_gateway_transit = true, allow_forwarded_tr
   [[virtual_network.subnet]]
   name = "appliances"
   address_prefixes = ["10.0.100.0/24", "fd00:0:1:100::/64"]
+
+[[virtual_network]]
+name = "twin"
+address_space = ["10.1.0.0/16", "fd00:1::/48"]
+
+  [[virtual_network.subnet]]
+  name = "open"
+  address_prefixes = ["10.1.1.0/24", "fd00:1:0:1::/64"]
 
 [[route_table]]
 name = "routes"
@@ -85,6 +94,12 @@ public_addresses = ["203.0.113.70"]
 device = { tun = "t-vm3" }
 
 [[nic]]
+name = "twin"
+subnet = "twin/open"
+private_addresses = ["10.1.1.4", "fd00:1:0:1::4"]
+device = { tun = "t-twin" }
+
+[[nic]]
 name = "appliance"
 subnet = "hub/appliances"
 private_addresses = ["10.0.100.4", "fd00:0:1:100::4"]
@@ -108,10 +123,14 @@ addresses = ["20.60.1.10", "2603:1020:206:100::10"]
 device = { tun = "t-store" }
 "#;
 
-/// The document above, validated.
+/// The document above, validated, with an endpoint that shows the twin's own addresses.
 pub(crate) fn network() -> Network {
-    sidestep::model::parse(NETWORK, Path::new("flows.toml"), None)
-        .unwrap_or_else(|mistakes| panic!("the document is wrong:\n{mistakes}"))
+    let mut network = sidestep::model::parse(NETWORK, Path::new("flows.toml"), None)
+        .unwrap_or_else(|mistakes| panic!("the document is wrong:\n{mistakes}"));
+    let source = EndpointSource::Private;
+    network.virtual_networks[2].subnets[0].service_endpoints =
+        vec![ServiceEndpoint { service: "Microsoft.Storage".to_owned(), locations: vec![], source }];
+    network
 }
 
 /// Its snapshot, after a previous one.
