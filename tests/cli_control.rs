@@ -243,6 +243,7 @@ fn nobody_there_is_said() {
         &["verify", "--from", "vm1", "--to", "20.60.1.10", "--direction", "outbound"],
         &["endpoint", "enable", "spoke/workload", STORAGE],
         &["apply", "-c", "n.toml"],
+        &["tags", "apply", "tags.json"],
     ] {
         assert_eq!(place.error(command), expected, "{command:?}");
     }
@@ -428,6 +429,48 @@ fn a_document_is_applied_or_refused_whole() {
     let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((output.status.code(), answer["mistakes"].as_array().unwrap().len()), (Some(1), 1));
     assert!(answer["mistakes"][0]["line"].is_u64());
+    assert_eq!(place.json(&["status", "--json"])["generation"], 3);
+}
+
+#[test]
+fn a_catalogue_is_asked_about_and_put_in_force() {
+    let place = Place::new();
+    let (_node, _) = Node::start(&place, &[]);
+    place.text(&["endpoint", "enable", "spoke/workload", STORAGE]);
+    fs::write(place.path().join("next.json"), catalogue("20.99.0.0/16")).unwrap();
+    let difference = "\
+spoke/workload
+  - Default Active 20.60.0.0/16 VirtualNetworkServiceEndpoint Microsoft.Storage
+  + Default Active 20.99.0.0/16 VirtualNetworkServiceEndpoint Microsoft.Storage
+";
+    assert_eq!(
+        place.text(&["tags", "apply", "next.json", "--dry-run"]),
+        format!(
+            "{difference}nothing done, still generation 2: routes of 1 subnet change, flows that would be reset 0, moved 0, kept 0\n"
+        )
+    );
+    let dry = place.json(&["tags", "apply", "next.json", "--dry-run", "--json"]);
+    assert_eq!((&dry["dry_run"], &dry["generation"]), (&true.into(), &2.into()));
+    assert_eq!(
+        place.text(&["tags", "apply", "next.json"]),
+        format!("{difference}generation 3: routes of 1 subnet change, flows reset 0, moved 0, kept 0\n")
+    );
+    let status = place.json(&["status", "--json"]);
+    assert_eq!(status["catalogue"]["path"], place.path().join("next.json").to_str().unwrap());
+    let effect = &status["changes"][2]["effect"];
+    assert_eq!((&effect["subnets"], &effect["routes"]), (&1.into(), &dry["routes"]));
+    let shown = place.text(&["status"]);
+    let last = shown.lines().last().unwrap();
+    assert!(last.contains("  apply the catalogue next.json  "), "{last}");
+    assert!(last.ends_with("  done: routes of 1 subnet change, flows reset 0, moved 0, kept 0"), "{last}");
+
+    fs::write(place.path().join("bad.json"), "{").unwrap();
+    let asked = place.error(&["tags", "apply", "bad.json", "--dry-run"]);
+    assert!(asked.starts_with("error: ") && asked.contains("bad.json"), "{asked}");
+    assert_eq!(place.error(&["tags", "apply", "bad.json"]), asked);
+    fs::write(place.path().join("other.json"), catalogue("20.60.0.0/16").replace("\"Storage\"", "\"Other\"")).unwrap();
+    let asked = place.error(&["tags", "apply", "other.json", "--dry-run"]);
+    assert!(asked.contains("other.json does not do for the document"), "{asked}");
     assert_eq!(place.json(&["status", "--json"])["generation"], 3);
 }
 

@@ -176,6 +176,10 @@ impl Setup {
         assert_eq!([foreseen.reset, foreseen.moved, foreseen.kept], *differences);
     }
 
+    fn generation(&self) -> u64 {
+        self.node.health().generation
+    }
+
     fn counted(&self) -> [u64; 3] {
         let counters = self.node.counters();
         [counters.flows_reset, counters.flows_moved, counters.flows_kept]
@@ -265,6 +269,79 @@ fn applying_a_document_does_what_was_foreseen() {
     assert_eq!(done, DocumentAnswer { dry_run: false, generation: 2, ..dry.clone() });
     setup.hold(&dry.flows, &before, counted);
     assert_eq!(setup.resets(), [20_000, 20_001, 20_002, 20_007].into());
+}
+
+/// The catalogue of the tests, with the service's addresses or without.
+fn catalogue(with_service: bool) -> String {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("config/service-tags.json")).unwrap();
+    if with_service {
+        return text;
+    }
+    let mut catalogue: serde_json::Value = serde_json::from_str(&text).unwrap();
+    for tag in catalogue["values"].as_array_mut().unwrap() {
+        if tag["name"].as_str().unwrap().starts_with("Storage") {
+            let prefixes = tag["properties"]["addressPrefixes"].as_array_mut().unwrap();
+            prefixes.retain(|prefix| {
+                !["20.60.", "2603:1020:206:"].iter().any(|start| prefix.as_str().unwrap().starts_with(start))
+            });
+        }
+    }
+    catalogue.to_string()
+}
+
+#[test]
+fn changing_the_catalogue_does_what_was_foreseen() {
+    let setup = Setup::new();
+    setup.node.set_endpoint("test", WORKLOAD, STORAGE, true).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let [in_force, next] = ["in-force.json", "next.json"].map(|name| folder.path().join(name));
+    std::fs::write(&in_force, catalogue(true)).unwrap();
+    assert_eq!(setup.node.apply_catalogue("test", &in_force).unwrap().routes, [], "the same prefixes");
+
+    // By hand, and then by the node itself, that sees its file change. The service is reached as the catalogue says.
+    for (first_port, with_service, automatic) in [(20_000, false, false), (21_000, true, false), (22_000, false, true)]
+    {
+        let (through, generation) = (if with_service { "gateway" } else { "contosodata" }, setup.generation());
+        setup.populate(first_port, through);
+        std::fs::write(&next, catalogue(with_service)).unwrap();
+        let (before, counted) = (setup.alive(), setup.counted());
+        let dry = setup.node.try_catalogue(&next).unwrap();
+        assert_eq!((dry.dry_run, dry.generation), (true, generation));
+        assert_eq!((dry.flows.reset, dry.flows.moved), (3, 4), "{:#?}", dry.flows);
+        assert_eq!(dry.routes.len(), 1);
+        assert_eq!(setup.alive(), before, "nothing was done");
+        assert_eq!(setup.counted(), counted);
+        assert_eq!(setup.resets(), BTreeSet::new());
+
+        if automatic {
+            std::fs::rename(&next, &in_force).unwrap();
+            assert!(setup.node.reload_catalogue());
+            assert_eq!(setup.generation(), generation + 1);
+        } else {
+            let done = setup.node.apply_catalogue("test", &next).unwrap();
+            assert_eq!(done, DocumentAnswer { dry_run: false, generation: generation + 1, ..dry.clone() });
+            // So that the next round replaces what is in force.
+            std::fs::rename(&next, &in_force).unwrap();
+            setup.node.apply_catalogue("test", &in_force).unwrap();
+        }
+        let change = setup
+            .node
+            .status()
+            .changes
+            .into_iter()
+            .rfind(|change| change.effect.as_ref().is_some_and(|effect| effect.subnets > 0));
+        let effect = change.unwrap().effect.unwrap();
+        assert_eq!(effect.routes, dry.routes);
+        let flows = [dry.flows.reset, dry.flows.moved, dry.flows.kept];
+        assert_eq!([effect.flows_reset, effect.flows_moved, effect.flows_kept], flows);
+        if automatic {
+            setup.hold(&dry.flows, &before, counted);
+        }
+        assert_eq!(setup.resets(), (first_port..first_port + 3).collect());
+        for wires in setup.wires.lock().unwrap().values() {
+            wires.iter().for_each(|wire| drop(wire.collect_all()));
+        }
+    }
 }
 
 #[test]

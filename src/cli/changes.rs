@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::flows;
-use crate::control::answers::{FlowChanges, RouteChanges};
+use crate::control::answers::{ChangeEffect, DocumentAnswer, FlowChanges, RouteChanges};
 
 /// Flows that are shown; JSON has all that the node lists.
 const SHOWN: usize = 20;
@@ -46,6 +46,43 @@ pub(crate) fn flows_counted(changes: &FlowChanges, dry_run: bool) -> String {
     format!("flows {would_be}reset {reset}, moved {moved}, kept {kept}")
 }
 
+/// What putting a document or a catalogue in force does, as a difference and a last line.
+pub(crate) fn document(answer: &DocumentAnswer) -> String {
+    let mut text = routes(&answer.routes);
+    for (what, ports) in [
+        ("new ports", &answer.ports_added),
+        ("ports gone", &answer.ports_removed),
+        ("ports changed", &answer.ports_changed),
+    ] {
+        if !ports.is_empty() {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "{what}: {}", ports.join(", "));
+        }
+    }
+    text.push_str(&flows_cut(&answer.flows, answer.dry_run));
+    let subnets = subnets_counted(answer.routes.len());
+    let flows = flows_counted(&answer.flows, answer.dry_run);
+    let done = if answer.dry_run { "nothing done, still generation" } else { "generation" };
+    let _ = writeln!(text, "{done} {}: {subnets}, {flows}", answer.generation);
+    text
+}
+
+/// `routes of 2 subnets change`
+fn subnets_counted(count: usize) -> String {
+    match count {
+        0 => "no routes change".to_owned(),
+        1 => "routes of 1 subnet change".to_owned(),
+        count => format!("routes of {count} subnets change"),
+    }
+}
+
+/// What a change that is done did, in short: for the history.
+pub(crate) fn effect(effect: &ChangeEffect) -> String {
+    let ChangeEffect { subnets, flows_reset, flows_moved, flows_kept, .. } = effect;
+    let flows = format!("flows reset {flows_reset}, moved {flows_moved}, kept {flows_kept}");
+    format!("{}, {flows}", subnets_counted(*subnets))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,5 +113,44 @@ tcp       vm1   10.1.1.4:40000  contosodata  20.60.1.10:443  =            =     
         changes = FlowChanges { reset: 20, moved: 0, ..changes };
         assert_eq!(flows_cut(&changes, false).lines().count(), 1 + 1 + 20, "there are no more");
         assert_eq!(flows_cut(&FlowChanges::default(), true), "");
+    }
+
+    #[test]
+    fn changes_are_shown_like_a_difference() {
+        let mut answer = DocumentAnswer {
+            generation: 4,
+            dry_run: true,
+            routes: vec![RouteChanges {
+                subnet: "spoke/workload".to_owned(),
+                added: vec!["Default Active 3 prefixes VirtualNetworkServiceEndpoint Microsoft.Storage".to_owned()],
+                removed: vec!["User Active 20.0.0.0/8 Internet direct".to_owned()],
+            }],
+            ports_added: vec!["vm2".to_owned(), "vm3".to_owned()],
+            ports_removed: Vec::new(),
+            ports_changed: vec!["internet".to_owned()],
+            flows: FlowChanges { reset: 1, moved: 1, kept: 5, cut: vec![flow()] },
+        };
+        assert_eq!(
+            document(&answer),
+            "\
+spoke/workload
+  - User Active 20.0.0.0/8 Internet direct
+  + Default Active 3 prefixes VirtualNetworkServiceEndpoint Microsoft.Storage
+new ports: vm2, vm3
+ports changed: internet
+flows that would be cut:
+Protocol  From  Source          To           Destination     Source seen  Destination seen  Next hop type                  Phase        Packets  Bytes
+tcp       vm1   10.1.1.4:40000  contosodata  20.60.1.10:443  =            =                 VirtualNetworkServiceEndpoint  established  10/12    1000/90000
+and 1 more
+nothing done, still generation 4: routes of 1 subnet change, flows that would be reset 1, moved 1, kept 5
+"
+        );
+        answer.dry_run = false;
+        let text = document(&answer);
+        assert!(text.contains("\nflows cut:\n"), "{text}");
+        assert!(
+            text.ends_with("\ngeneration 4: routes of 1 subnet change, flows reset 1, moved 1, kept 5\n"),
+            "{text}"
+        );
     }
 }

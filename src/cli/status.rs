@@ -8,7 +8,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::node::NodeArgs;
-use super::{table, write_json};
+use super::{changes, table, write_json};
 use crate::control::answers::{Counters, FlowUse, PrivilegesStatus, RestoredStatus, Status};
 use crate::control::privileges::list;
 
@@ -117,18 +117,16 @@ fn text(status: &Status, counters: &Counters) -> String {
     }
     let _ = writeln!(text, "\n{}", ports.trim_fmt());
 
-    let mut changes = table(["Time", "Generation", "Who", "What", "Result"]);
+    let mut rows = table(["Time", "Generation", "Who", "What", "Result"]);
     for change in &status.changes {
-        let result = change.refused.as_deref().map_or_else(|| "done".to_owned(), refused);
-        changes.add_row([
-            utc(change.at),
-            change.generation.to_string(),
-            change.who.clone(),
-            change.what.clone(),
-            result,
-        ]);
+        let result = match (&change.refused, &change.effect) {
+            (Some(reason), _) => refused(reason),
+            (None, Some(effect)) => format!("done: {}", changes::effect(effect)),
+            (None, None) => "done".to_owned(),
+        };
+        rows.add_row([utc(change.at), change.generation.to_string(), change.who.clone(), change.what.clone(), result]);
     }
-    let _ = writeln!(text, "\n{}", changes.trim_fmt());
+    let _ = writeln!(text, "\n{}", rows.trim_fmt());
     text
 }
 
@@ -172,7 +170,7 @@ fn refused(reason: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::answers::{CatalogueStatus, Change, FlowOwner, PortStatus, StateStatus};
+    use crate::control::answers::{CatalogueStatus, Change, ChangeEffect, FlowOwner, PortStatus, StateStatus};
 
     #[test]
     fn times_are_those_of_the_calendar() {
@@ -228,13 +226,30 @@ mod tests {
                 system_calls_filtered: true,
                 ..PrivilegesStatus::default()
             }),
-            changes: vec![Change {
-                at: 1_763_368_200,
-                who: "uid 0 pid 9".to_owned(),
-                what: "enable Microsoft.Storage on spoke/workload".to_owned(),
-                generation: 3,
-                refused: None,
-            }],
+            changes: vec![
+                Change {
+                    at: 1_763_368_200,
+                    who: "start".to_owned(),
+                    what: "load demo.toml".to_owned(),
+                    generation: 1,
+                    refused: None,
+                    effect: None,
+                },
+                Change {
+                    at: 1_763_368_260,
+                    who: "catalogue".to_owned(),
+                    what: "reload the catalogue".to_owned(),
+                    generation: 2,
+                    refused: None,
+                    effect: Some(ChangeEffect {
+                        subnets: 1,
+                        routes: Vec::new(),
+                        flows_reset: 2,
+                        flows_moved: 3,
+                        flows_kept: 40,
+                    }),
+                },
+            ],
         };
         let counters = Counters {
             received: 5,
@@ -265,8 +280,9 @@ privileges  devices: CAP_NET_ADMIN CAP_SYS_ADMIN; control: none; workers: none
 Port  Kind  Interface  Namespace  Device
 vm1   nic   eth0       vm1        plain
 
-Time                  Generation  Who          What                                        Result
-2025-11-17T08:30:00Z  3           uid 0 pid 9  enable Microsoft.Storage on spoke/workload  done
+Time                  Generation  Who        What                  Result
+2025-11-17T08:30:00Z  1           start      load demo.toml        done
+2025-11-17T08:31:00Z  2           catalogue  reload the catalogue  done: routes of 1 subnet change, flows reset 2, moved 3, kept 40
 "
         );
 

@@ -1,19 +1,22 @@
-//! `sidestep tags`: questions to the service-tag catalogue.
+//! `sidestep tags`: questions to the service-tag catalogue, and putting another one in force.
 
 use std::io::Write;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::anyhow;
+use anyhow::{Context as _, anyhow};
 use clap::{Args, Subcommand};
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::{table, write_json};
+use super::node::NodeArgs;
+use super::{changes, table, write_json};
+use crate::control::answers::DocumentAnswer;
+use crate::control::client::target;
 use crate::tags::{COMPUTED_TAGS, Catalogue, CatalogueError, Difference, Statistics, Tag, TagChange};
 
-/// Look into the catalogue of service tags.
+/// Look into the catalogue of service tags, or put another one in force on a running node.
 #[derive(Debug, Args)]
 pub struct TagsArgs {
     /// The question.
@@ -64,6 +67,10 @@ pub enum TagsCommand {
         #[command(flatten)]
         form: FormArgs,
     },
+    /// Put another catalogue in force on a running node, as if it had been started with `--tags FILE`.
+    ///
+    /// It then stands in for the one that the document names, and its file is looked at for changes.
+    Apply(ApplyArgs),
     /// Compare two catalogues: tags and prefixes that were added, removed or changed.
     Diff {
         /// The older file.
@@ -74,6 +81,22 @@ pub enum TagsCommand {
         #[command(flatten)]
         form: FormArgs,
     },
+}
+
+/// Which catalogue is put in force.
+#[derive(Debug, Args)]
+pub struct ApplyArgs {
+    /// The service tags, in the format of Azure's weekly file.
+    pub file: PathBuf,
+    /// Show which routes would change and which flows would be cut, and change nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Which node.
+    #[command(flatten)]
+    pub node: NodeArgs,
+    /// The form of the answer.
+    #[command(flatten)]
+    pub form: FormArgs,
 }
 
 /// Which catalogue is asked.
@@ -105,22 +128,37 @@ pub struct FormArgs {
     pub json: bool,
 }
 
-/// Answers one question.
+/// Answers one question, or puts a catalogue in force.
 ///
 /// # Errors
-/// A catalogue that cannot be loaded, or a tag that is not in it.
+/// A catalogue that cannot be loaded, or a tag that is not in it; no node answers, or it refuses.
 pub fn run(args: &TagsArgs, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     match &args.command {
         TagsCommand::Lookup { address, catalogue, form } => lookup(*address, &catalogue.load()?, form, out)?,
         TagsCommand::Show { tag, catalogue, form } => show(tag, &catalogue.load()?, form, out)?,
         TagsCommand::List { catalogue, form } => list(&catalogue.load()?, form, out)?,
         TagsCommand::Stats { catalogue, form } => stats(&catalogue.load()?.statistics(), form, out)?,
+        TagsCommand::Apply(args) => apply(args, out)?,
         TagsCommand::Diff { older, newer, form } => {
             let (older, newer) = (Catalogue::load(older)?, Catalogue::load(newer)?);
             diff(&older.difference(&newer), form, out)?;
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn apply(args: &ApplyArgs, out: &mut dyn Write) -> anyhow::Result<()> {
+    let shown = args.file.display();
+    let path = std::path::absolute(&args.file).with_context(|| format!("{shown}: has no absolute path"))?;
+    let path = path.to_str().with_context(|| format!("{shown}: the path is not UTF-8"))?;
+    let dry_run = if args.dry_run { "true" } else { "false" };
+    let target = target(&["v1", "catalogue"], &[("path", path), ("dry_run", dry_run)]);
+    let answer = args.node.client().put::<DocumentAnswer>(&target, String::new())?;
+    if args.form.json {
+        return write_json(out, &answer);
+    }
+    out.write_all(changes::document(&answer).as_bytes())?;
+    Ok(())
 }
 
 /// An answer of `lookup`.

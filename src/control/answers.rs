@@ -149,7 +149,28 @@ pub struct Change {
     pub generation: u64,
     /// Why it was refused; none where it was done.
     pub refused: Option<String>,
+    /// What it did; none where it was refused, and for the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effect: Option<ChangeEffect>,
 }
+
+/// What a change did to routes and flows, as the history has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeEffect {
+    /// How many subnets' effective routes changed.
+    pub subnets: usize,
+    /// The first [`ROUTES_REMEMBERED`] of them.
+    pub routes: Vec<RouteChanges>,
+    /// TCP flows that were closed.
+    pub flows_reset: u64,
+    /// Other flows that moved or ended.
+    pub flows_moved: u64,
+    /// Flows that live on.
+    pub flows_kept: u64,
+}
+
+/// Subnets whose changed routes the history keeps, for each change: a catalogue may change those of every subnet.
+pub const ROUTES_REMEMBERED: usize = 20;
 
 /// `POST` and `DELETE /v1/subnets/{network}/{subnet}/endpoints/{service}`, done or, with `dry_run`, only asked about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -191,7 +212,7 @@ pub struct FlowChanges {
     pub cut: Vec<FlowAnswer>,
 }
 
-/// `PUT /v1/document`
+/// `PUT /v1/document` and `PUT /v1/catalogue`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DocumentAnswer {
     /// Generation in force after it; for a dry run the one that was and is in force.

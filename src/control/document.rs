@@ -43,7 +43,8 @@ impl Document {
     /// # Errors
     /// [`Refusal::Document`], with the place where the document names it.
     pub(crate) fn catalogue(&self, instead: Option<&Path>) -> Result<CatalogueFile, Refusal> {
-        CatalogueFile::read(self.catalogue_path(instead)).map_err(|refusal| {
+        let read = CatalogueFile::read(self.catalogue_path(instead));
+        read.map(|catalogue| CatalogueFile { is_override: instead.is_some(), ..catalogue }).map_err(|refusal| {
             let message = format!("the catalogue cannot be used: {refusal}");
             let mistake = model::mistake_at_tags(&self.text, message, None);
             refused(&Mistakes { path: self.path.clone(), mistakes: vec![mistake] })
@@ -71,6 +72,8 @@ pub(crate) struct CatalogueFile {
     pub(crate) path: Option<PathBuf>,
     /// Its state before it was read: what is written while it is read shows as a change.
     pub(crate) stamp: Option<Stamp>,
+    /// Whether it stands in for the one that the document names.
+    pub(crate) is_override: bool,
 }
 
 impl CatalogueFile {
@@ -80,11 +83,16 @@ impl CatalogueFile {
     /// [`Refusal::Failed`] where the file cannot be read or is no catalogue.
     pub(crate) fn read(path: Option<PathBuf>) -> Result<Self, Refusal> {
         let Some(path) = path else {
-            return Ok(Self { catalogue: Arc::default(), path: None, stamp: None });
+            return Ok(Self { catalogue: Arc::default(), path: None, stamp: None, is_override: false });
         };
         let stamp = Stamp::of(&path).ok();
         let catalogue = Catalogue::load(&path).map_err(refused_catalogue)?;
-        Ok(Self { catalogue: Arc::new(catalogue), path: Some(path), stamp })
+        Ok(Self { catalogue: Arc::new(catalogue), path: Some(path), stamp, is_override: false })
+    }
+
+    /// Its file, if it stands in for the one that a document names: for the next document, too.
+    pub(crate) fn overriding(&self) -> Option<&Path> {
+        self.path.as_deref().filter(|_| self.is_override)
     }
 
     /// Whether the file is as it was when it was read.

@@ -11,8 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::answers::{
-    CatalogueStatus, Change, Counters, DenialsAnswer, DocumentAnswer, EndpointAnswer, ExplainQuery, FlowChanges,
-    FlowOwner, FlowUse, FlowsAnswer, Health, PortStatus, StateStatus, Status, VerifyQuery,
+    CatalogueStatus, Change, ChangeEffect, Counters, DenialsAnswer, DocumentAnswer, EndpointAnswer, ExplainQuery,
+    FlowChanges, FlowOwner, FlowUse, FlowsAnswer, Health, PortStatus, ROUTES_REMEMBERED, RouteChanges, StateStatus,
+    Status, VerifyQuery,
 };
 use super::dataplane::{Dataplane, Devices, Queues};
 use super::denials::{self, DenialLog};
@@ -24,7 +25,7 @@ use super::fullness::{self, Fullness};
 use super::ports::{Attachment, attachments, kind_name};
 use super::privileges;
 use super::refusal::Refusal;
-use super::state::{self, InForce, StateError};
+use super::state::{self, ByHand, InForce, StateError};
 use super::verify::{self, VerifyAnswer};
 use super::watch::Stamp;
 use crate::model::network::{IoMode, Network};
@@ -136,38 +137,30 @@ impl Loaded {
     /// # Errors
     /// [`Refusal::Document`] with every mistake, [`Refusal::Conflict`] for what cannot be compiled.
     pub fn load(document: Document, overrides: Overrides) -> Result<Self, Refusal> {
-        Self::load_switched(document, overrides, &[])
+        Self::resume(document, overrides, &ByHand::default())
     }
 
-    /// Checks and compiles a document with endpoints (network/subnet, service) switched on or off as they were in an
-    /// earlier process. If that cannot be done, the document is taken as it is, with a warning.
+    /// Checks and compiles a document with what was changed by hand in an earlier process. If that cannot be done, the
+    /// document is taken as it is, with a warning. A catalogue that the command line names comes before the one that was
+    /// put in force.
     ///
     /// # Errors
     /// As [`Loaded::load`].
-    pub fn load_switched(
-        document: Document,
-        overrides: Overrides,
-        switched: &[(String, String, bool)],
-    ) -> Result<Self, Refusal> {
-        let catalogue = document.catalogue(overrides.tags.as_deref())?;
-        let known = |(subnet, service, enabled): &(String, String, bool)| {
-            Ok(((subnet.clone(), endpoints::service(service)?.name), *enabled))
-        };
-        let switched: Result<BTreeMap<_, _>, Refusal> = switched.iter().map(known).collect();
-        let with_switched = switched.and_then(|switched| match switched.is_empty() {
-            true => Ok(None),
-            false => prepare(document.clone(), catalogue.clone(), &overrides, switched, 1, None).map(Some),
-        });
-        let prepared = match with_switched {
-            Ok(Some(prepared)) => prepared,
-            Ok(None) => prepare(document, catalogue, &overrides, BTreeMap::new(), 1, None)?,
-            Err(refusal) => {
-                let prepared = prepare(document, catalogue, &overrides, BTreeMap::new(), 1, None)?;
-                let reason = refusal.full_text();
-                tracing::warn!(reason, "endpoints are not switched as before the restart");
-                prepared
+    pub fn resume(document: Document, overrides: Overrides, by_hand: &ByHand) -> Result<Self, Refusal> {
+        if *by_hand != ByHand::default() {
+            match prepare_by_hand(document.clone(), &overrides, by_hand) {
+                Ok(prepared) => {
+                    warn_of_stale_rules(&prepared.network);
+                    return Ok(Self { prepared, overrides });
+                }
+                Err(refusal) => {
+                    let reason = refusal.full_text();
+                    tracing::warn!(reason, "endpoints and catalogue are not as before the restart");
+                }
             }
-        };
+        }
+        let catalogue = document.catalogue(overrides.tags.as_deref())?;
+        let prepared = prepare(document, catalogue, &overrides, BTreeMap::new(), 1, None)?;
         warn_of_stale_rules(&prepared.network);
         Ok(Self { prepared, overrides })
     }
@@ -205,7 +198,7 @@ impl Loaded {
         let dataplane = workers(publisher.clone(), queues)
             .map_err(|error| Refusal::Failed(format!("cannot start the workers: {error}")))?;
         let snapshot = publisher.current();
-        let name = file_name(&document.path);
+        let what = format!("load {}", file_name(&document.path));
         let current = Current { document, catalogue, switched, network, plan, snapshot, attachments };
         let node = Node {
             overrides,
@@ -223,7 +216,7 @@ impl Loaded {
             state: Mutex::default(),
             started: Instant::now(),
         };
-        node.remember("start", &format!("load {name}"), None);
+        node.remember("start", &what, Ok(None));
         Ok(node)
     }
 }
@@ -317,8 +310,12 @@ impl Node {
     pub fn save(&self, path: &Path) -> Result<usize, StateError> {
         let current = self.current();
         let stopped = self.dataplane.stop();
-        let in_force =
-            InForce { document: &current.document.text, switched: &current.switched, snapshot: &current.snapshot };
+        let in_force = InForce {
+            document: &current.document.text,
+            switched: &current.switched,
+            catalogue: current.catalogue.overriding().filter(|path| Some(*path) != self.overrides.tags.as_deref()),
+            snapshot: &current.snapshot,
+        };
         state::write(path, in_force, &stopped)
     }
 
@@ -408,10 +405,22 @@ impl Node {
     pub fn try_document(&self, text: &str, path: Option<&Path>) -> Result<DocumentAnswer, Refusal> {
         let current = self.current();
         let next = self.prepare_document(&current, text, path)?;
+        self.try_next(&current, next)
+    }
+
+    /// What putting something in force would do.
+    fn try_next(&self, current: &Current, next: Prepared) -> Result<DocumentAnswer, Refusal> {
         let ports = PortChanges::between(&current.attachments, &next.attachments)?;
         let routes = difference::routes(&current.plan, &next.plan);
-        let flows = self.foresee(&current, Arc::new(next.snapshot))?;
+        let flows = self.foresee(current, Arc::new(next.snapshot))?;
         Ok(ports.answer(current.snapshot.generation, true, routes, flows))
+    }
+
+    /// Puts something in force, and says what that did.
+    fn put(&self, current: &Current, next: Prepared) -> Result<DocumentAnswer, Refusal> {
+        let routes = difference::routes(&current.plan, &next.plan);
+        let (ports, flows) = self.commit(current, next)?;
+        Ok(ports.answer(self.publisher.generation(), false, routes, flows))
     }
 
     /// Puts a document in force, all or nothing. `path` is the file that it came from; without it, relative paths and
@@ -424,17 +433,61 @@ impl Node {
         let _changing = lock(&self.changing);
         let current = self.current();
         let what = format!("apply {}", file_name(path.unwrap_or(&current.document.path)));
-        let result = self.prepare_document(&current, text, path).and_then(|next| {
-            let routes = difference::routes(&current.plan, &next.plan);
-            let (ports, flows) = self.commit(&current, next)?;
-            Ok(ports.answer(self.publisher.generation(), false, routes, flows))
-        });
-        self.remember(who, &what, result.as_ref().err());
+        let result = self.prepare_document(&current, text, path).and_then(|next| self.put(&current, next));
+        self.remember(who, &what, result.as_ref().map(|done| Some(effect(&done.routes, &done.flows))));
         if result.is_ok() {
             *lock(&self.catalogue_refused) = None;
             warn_of_stale_rules(&self.current().network);
         }
         result
+    }
+
+    /// What putting another catalogue in force would do; nothing is done.
+    ///
+    /// # Errors
+    /// As [`Node::apply_catalogue`].
+    pub fn try_catalogue(&self, path: &Path) -> Result<DocumentAnswer, Refusal> {
+        let current = self.current();
+        let next = self.prepare_catalogue(&current, path)?;
+        self.try_next(&current, next)
+    }
+
+    /// Puts another catalogue in force, as if the command line had named it: instead of the one that this document and
+    /// those that are applied later name. From then on its file is the one that is looked at for changes.
+    ///
+    /// # Errors
+    /// [`Refusal::Malformed`] for a path that is not absolute, [`Refusal::Failed`] for a file that cannot be read or is
+    /// no catalogue, [`Refusal::Conflict`] where it lacks a tag that the network needs. Nothing has changed then.
+    pub fn apply_catalogue(&self, who: &str, path: &Path) -> Result<DocumentAnswer, Refusal> {
+        let _changing = lock(&self.changing);
+        let current = self.current();
+        let result = self.prepare_catalogue(&current, path).and_then(|next| self.put(&current, next));
+        let what = format!("apply the catalogue {}", file_name(path));
+        self.remember(who, &what, result.as_ref().map(|done| Some(effect(&done.routes, &done.flows))));
+        if result.is_ok() {
+            *lock(&self.catalogue_refused) = None;
+        }
+        result
+    }
+
+    fn prepare_catalogue(&self, current: &Current, path: &Path) -> Result<Prepared, Refusal> {
+        if !path.is_absolute() {
+            return Err(Refusal::Malformed(format!("the catalogue's path {} is not absolute", path.display())));
+        }
+        let catalogue = CatalogueFile::read(Some(path.to_owned()))?;
+        self.prepare_with(current, CatalogueFile { is_override: true, ..catalogue }).map_err(|refusal| {
+            // Its mistakes have places in the document, which is not what was written.
+            let document = current.document.path.display();
+            let reason = refusal.full_text();
+            Refusal::Conflict(format!("{} does not do for the document {document}: {reason}", path.display()))
+        })
+    }
+
+    /// Compiles what is in force with another catalogue.
+    fn prepare_with(&self, current: &Current, catalogue: CatalogueFile) -> Result<Prepared, Refusal> {
+        let generation = current.snapshot.generation + 1;
+        let (document, switched) = (current.document.clone(), current.switched.clone());
+        prepare(document, catalogue, &self.overrides, switched, generation, Some(&current.snapshot))
     }
 
     /// What would become of the flows under a snapshot.
@@ -481,7 +534,8 @@ impl Node {
         let verb = if enabled { "enable" } else { "disable" };
         let result = self.switch_endpoint(&current, subnet, service, enabled);
         if !matches!(&result, Ok(answer) if !answer.changed) {
-            self.remember(who, &format!("{verb} {service} on {subnet}"), result.as_ref().err());
+            let done = result.as_ref().map(|done| Some(effect(&done.routes, &done.flows)));
+            self.remember(who, &format!("{verb} {service} on {subnet}"), done);
         }
         result
     }
@@ -559,18 +613,13 @@ impl Node {
             return false;
         }
         let state = current.catalogue.stamp_now();
+        let is_override = current.catalogue.is_override;
         let result = CatalogueFile::read(current.catalogue.path.clone()).and_then(|catalogue| {
-            let next = prepare(
-                current.document.clone(),
-                catalogue,
-                &self.overrides,
-                current.switched.clone(),
-                current.snapshot.generation + 1,
-                Some(&current.snapshot),
-            )?;
-            self.commit(&current, next)
+            let next = self.prepare_with(&current, CatalogueFile { is_override, ..catalogue })?;
+            self.put(&current, next)
         });
-        self.remember("catalogue", "reload the catalogue", result.as_ref().err());
+        let done = result.as_ref().map(|done| Some(effect(&done.routes, &done.flows)));
+        self.remember("catalogue", "reload the catalogue", done);
         let refused = result.as_ref().err().map(Refusal::full_text);
         if let Some(reason) = &refused {
             tracing::warn!(reason, "the changed catalogue is refused; the one before stays in force");
@@ -594,11 +643,12 @@ impl Node {
             return Err(Refusal::Malformed(format!("the document's path {} is not absolute", path.display())));
         }
         let document = Document { path, text: text.to_owned() };
-        let catalogue_path = document.catalogue_path(self.overrides.tags.as_deref());
+        let overriding = current.catalogue.overriding();
+        let catalogue_path = document.catalogue_path(overriding);
         let catalogue = if catalogue_path == current.catalogue.path && current.catalogue.is_current() {
             current.catalogue.clone()
         } else {
-            document.catalogue(self.overrides.tags.as_deref())?
+            document.catalogue(overriding)?
         };
         let generation = current.snapshot.generation + 1;
         let next = prepare(document, catalogue, &self.overrides, BTreeMap::new(), generation, Some(&current.snapshot))?;
@@ -670,19 +720,28 @@ impl Node {
         lock(&self.current).clone()
     }
 
-    fn remember(&self, who: &str, what: &str, refused: Option<&Refusal>) {
+    /// Puts a change, and what it did, or why it was refused, into log and history.
+    fn remember(&self, who: &str, what: &str, done: Result<Option<ChangeEffect>, &Refusal>) {
         let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let generation = self.publisher.generation();
-        let refused = refused.map(Refusal::full_text);
-        match &refused {
-            None => tracing::info!(who, what, generation, "done"),
-            Some(reason) => tracing::info!(who, what, generation, reason, "refused"),
+        match &done {
+            Ok(None) => tracing::info!(who, what, generation, "done"),
+            Ok(Some(effect)) => {
+                let ChangeEffect { subnets, flows_reset, flows_moved, flows_kept, .. } = effect;
+                tracing::info!(who, what, generation, subnets, flows_reset, flows_moved, flows_kept, "done");
+            }
+            Err(refusal) => tracing::info!(who, what, generation, reason = refusal.full_text(), "refused"),
         }
+        let (effect, refused) = match done {
+            Ok(effect) => (effect, None),
+            Err(refusal) => (None, Some(refusal.full_text())),
+        };
         let mut history = lock(&self.history);
         if history.len() == HISTORY {
             history.pop_front();
         }
-        history.push_back(Change { at, who: who.to_owned(), what: what.to_owned(), generation, refused });
+        let (who, what) = (who.to_owned(), what.to_owned());
+        history.push_back(Change { at, who, what, generation, refused, effect });
     }
 }
 
@@ -693,6 +752,27 @@ fn warn_of_stale_rules(network: &Network) {
         let advice = advice::Kind::StaleSubnet.name();
         tracing::warn!(rules, advice, "virtual network rules admit nobody; `sidestep check --advice` tells which");
     }
+}
+
+/// What the history says about a change.
+fn effect(routes: &[RouteChanges], flows: &FlowChanges) -> ChangeEffect {
+    ChangeEffect {
+        subnets: routes.len(),
+        routes: routes.iter().take(ROUTES_REMEMBERED).cloned().collect(),
+        flows_reset: flows.reset,
+        flows_moved: flows.moved,
+        flows_kept: flows.kept,
+    }
+}
+
+/// Checks and compiles a document with what was changed by hand in an earlier process.
+fn prepare_by_hand(document: Document, overrides: &Overrides, by_hand: &ByHand) -> Result<Prepared, Refusal> {
+    let known = |(subnet, service, enabled): &(String, String, bool)| {
+        Ok(((subnet.clone(), endpoints::service(service)?.name), *enabled))
+    };
+    let switched = by_hand.switched.iter().map(known).collect::<Result<_, Refusal>>()?;
+    let catalogue = document.catalogue(overrides.tags.as_deref().or(by_hand.catalogue.as_deref()))?;
+    prepare(document, catalogue, overrides, switched, 1, None)
 }
 
 /// Checks a document and compiles it with the endpoints that were switched.

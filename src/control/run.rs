@@ -84,8 +84,8 @@ pub fn run(
 ) -> Result<Counters, RunError> {
     let saved = options.state.as_deref().map(read_state).transpose()?.flatten();
     let document = Document::read(&options.config)?;
-    let switched = saved.as_ref().map(|saved| saved.switched(&document.text)).unwrap_or_default();
-    let loaded = Loaded::load_switched(document, options.overrides, &switched)?;
+    let by_hand = saved.as_ref().map(|saved| saved.by_hand(&document.text)).unwrap_or_default();
+    let loaded = Loaded::resume(document, options.overrides, &by_hand)?;
     let network = loaded.network();
     let path = socket::location(options.control.as_deref(), network.control.as_deref());
     // Before there are other threads, which would keep what they were started with.

@@ -13,6 +13,7 @@
 //! | `GET /v1/flows?limit=` | [`FlowsAnswer`](super::answers::FlowsAnswer) |
 //! | `GET /v1/counters` | [`Counters`](super::answers::Counters) |
 //! | `PUT /v1/document?path=&dry_run=` | [`DocumentAnswer`](super::answers::DocumentAnswer) |
+//! | `PUT /v1/catalogue?path=&dry_run=` | [`DocumentAnswer`](super::answers::DocumentAnswer) |
 //! | `POST`, `DELETE /v1/subnets/{network}/{subnet}/endpoints/{service}?dry_run=` | [`EndpointAnswer`](super::answers::EndpointAnswer) |
 //!
 //! Errors are an [`ErrorAnswer`] with status 400 (malformed), 404 (unknown name), 408 (too slow), 409 (not as things
@@ -87,6 +88,7 @@ fn router(node: Arc<Node>) -> Router {
         .route("/v1/denials", get(denials))
         .route("/v1/counters", get(counters))
         .route("/v1/document", put(document))
+        .route("/v1/catalogue", put(catalogue))
         .route("/v1/subnets/{network}/{subnet}/endpoints/{service}", post(enable).delete(disable))
         .fallback(unknown)
         .method_not_allowed_fallback(not_allowed)
@@ -294,6 +296,22 @@ async fn document(
         if dry_run { node.try_document(text, path.as_deref()) } else { node.apply(&who, text, path.as_deref()) }
     })
     .await
+}
+
+#[derive(Deserialize)]
+struct CatalogueQuery {
+    path: PathBuf,
+    #[serde(default)]
+    dry_run: bool,
+}
+
+async fn catalogue(
+    State(node): State<Arc<Node>>,
+    ConnectInfo(Caller(who)): ConnectInfo<Caller>,
+    query: Result<Query<CatalogueQuery>, QueryRejection>,
+) -> Answer<impl Serialize> {
+    let Query(CatalogueQuery { path, dry_run }) = query?;
+    ask(node, move |node| if dry_run { node.try_catalogue(&path) } else { node.apply_catalogue(&who, &path) }).await
 }
 
 type EndpointPath = Path<(String, String, String)>;

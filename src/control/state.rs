@@ -8,8 +8,8 @@
 //! Numbers are little-endian, a CRC is that of zlib over everything since the one before. A file that is not exactly
 //! this is refused whole: a node that starts without flows is better than one with some that are wrong.
 //!
-//! The header names ports by number, so that the next process, whose numbers may be others, finds its own, and the
-//! endpoints that were switched by hand: without them flows would be cut that the old process would have kept.
+//! The header names ports by number, so that the next process, whose numbers may be others, finds its own, and what was
+//! changed by hand, endpoints and catalogue: without it flows would be cut that the old process would have kept.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
@@ -73,6 +73,9 @@ struct Header {
     document: (u32, usize),
     /// Endpoints that were switched since it was loaded: network/subnet, service, on.
     switched: Vec<(String, String, bool)>,
+    /// The catalogue that was put in force since then.
+    #[serde(default)]
+    catalogue: Option<PathBuf>,
     ports: Vec<Port>,
     flows: usize,
 }
@@ -82,6 +85,15 @@ struct Port {
     number: u16,
     kind: String,
     name: String,
+}
+
+/// What was changed since the document was loaded, and no file says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ByHand {
+    /// Endpoints that were switched: network/subnet, service, on.
+    pub switched: Vec<(String, String, bool)>,
+    /// The catalogue that was put in force.
+    pub catalogue: Option<PathBuf>,
 }
 
 /// What a process left.
@@ -99,6 +111,8 @@ pub(crate) struct InForce<'a> {
     pub(crate) document: &'a str,
     /// Endpoints that were switched since it was loaded.
     pub(crate) switched: &'a BTreeMap<(String, &'static str), bool>,
+    /// The catalogue that was put in force since then.
+    pub(crate) catalogue: Option<&'a Path>,
     /// The snapshot.
     pub(crate) snapshot: &'a Snapshot,
 }
@@ -119,6 +133,7 @@ pub(crate) fn write(path: &Path, in_force: InForce<'_>, stopped: &Stopped) -> Re
             .iter()
             .map(|((subnet, service), enabled)| (subnet.clone(), (*service).to_owned(), *enabled))
             .collect(),
+        catalogue: in_force.catalogue.map(Path::to_owned),
         ports: ports
             .map(|(number, port)| Port { number, kind: kind_name(port.kind).to_owned(), name: port.name.clone() })
             .collect(),
@@ -262,9 +277,12 @@ impl State {
         Ok(Self { header, flows })
     }
 
-    /// The endpoints that were switched, if the document is still the one that they belong to.
-    pub fn switched(&self, document: &str) -> Vec<(String, String, bool)> {
-        if self.header.document == fingerprint(document) { self.header.switched.clone() } else { Vec::new() }
+    /// What was changed by hand, if the document is still the one that it belongs to.
+    pub fn by_hand(&self, document: &str) -> ByHand {
+        if self.header.document != fingerprint(document) {
+            return ByHand::default();
+        }
+        ByHand { switched: self.header.switched.clone(), catalogue: self.header.catalogue.clone() }
     }
 
     /// When the workers had stopped.
@@ -365,6 +383,7 @@ mod tests {
             stopped: 1_700_000_000_000_000,
             document: fingerprint("location = \"westeurope\""),
             switched: vec![("spoke/workload".to_owned(), "Microsoft.Storage".to_owned(), true)],
+            catalogue: Some("/tags.json".into()),
             ports: vec![Port { number: 3, kind: "nic".to_owned(), name: "vm1".to_owned() }],
             flows,
         }
@@ -443,10 +462,11 @@ mod tests {
     }
 
     #[test]
-    fn switched_endpoints_belong_to_their_document() {
+    fn what_was_changed_by_hand_belongs_to_its_document() {
         let state = State::from_bytes(&file(&[])).unwrap();
-        assert_eq!(state.switched("location = \"westeurope\"").len(), 1);
-        assert_eq!(state.switched("location = \"northeurope\""), []);
+        let by_hand = state.by_hand("location = \"westeurope\"");
+        assert_eq!((by_hand.switched.len(), by_hand.catalogue), (1, Some("/tags.json".into())));
+        assert_eq!(state.by_hand("location = \"northeurope\""), ByHand::default());
     }
 
     #[test]
@@ -465,12 +485,12 @@ mod tests {
         let plan = crate::plan::Plan::new(network.into(), Default::default());
         let snapshot = plan.compile(1, None).unwrap();
         let switched = [(("n/s".to_owned(), "Microsoft.Sql"), false)].into();
-        let in_force = InForce { document: text, switched: &switched, snapshot: &snapshot };
+        let in_force = InForce { document: text, switched: &switched, catalogue: None, snapshot: &snapshot };
         assert_eq!(write(&path, in_force, &Stopped::empty()).unwrap(), 0);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
         let state = State::read(&path).unwrap().unwrap();
-        assert_eq!(state.switched(text), [("n/s".to_owned(), "Microsoft.Sql".to_owned(), false)]);
+        assert_eq!(state.by_hand(text).switched, [("n/s".to_owned(), "Microsoft.Sql".to_owned(), false)]);
         assert!(state.stopped() <= SystemTime::now());
         remove(&path).unwrap();
         assert!(State::read(&path).unwrap().is_none());
