@@ -76,11 +76,16 @@ fn check_report(output: &Output, service: Option<&str>) {
     assert!(number(&tunnel["ping_ms"]) > 20.0, "the tunnel is 10 ms long each way");
     assert!(number(&endpoint["ping_ms"]) < number(&tunnel["ping_ms"]) / 2.0);
     assert!(number(&endpoint["tcp_gbps"]) > number(&tunnel["tcp_gbps"]));
-    check_switch(&report["switch"]);
+    check_switch(&report["switch"], number(&tunnel["ping_ms"]));
     assert_eq!(remains(), Vec::<String>::new());
 }
 
-fn check_switch(switch: &serde_json::Value) {
+/// What the stream that moves may lose beyond what is on its way: the time that a busy machine takes to look at the flows
+/// of a changed network, in a build without optimisation. A stream that begins anew by a timeout waits for seconds.
+const MARGIN_MS: f64 = 150.0;
+
+/// `round_trip` is that of the tunnel, in milliseconds.
+fn check_switch(switch: &serde_json::Value, round_trip: f64) {
     let number = |value: &serde_json::Value| value.as_f64().expect("number");
     let (connections, unreset) = (&switch["connections"], &switch["without_reset"]);
     assert_eq!((&connections["open"], &connections["reset"]), (&8.into(), &8.into()));
@@ -96,7 +101,8 @@ fn check_switch(switch: &serde_json::Value) {
         let sent = number(&stream["sent"]);
         for (lost, blocked) in [("lost", "blocked_ms"), ("echoes_lost", "echoes_blocked_ms")] {
             let (lost, blocked) = (number(&stream[lost]), number(&stream[blocked]));
-            assert!(lost < sent, "{stream}");
+            // What was in the tunnel, there and back, at the switch.
+            assert!(blocked <= 2.0 * round_trip + MARGIN_MS, "{stream}");
             let expected = lost / number(&stream["rate_per_second"]) * 1e3;
             assert!((blocked - expected).abs() <= 0.05 + expected / 1000.0, "{stream}");
         }

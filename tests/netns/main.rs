@@ -2,9 +2,11 @@
 //! to traffic while the node changes. Each test has namespaces of its own and checks at its end that every packet is
 //! accounted for and nothing is left.
 //!
-//! Needs root, `ip`, `nft`, `ping`, `traceroute`, `iperf3` and `curl`; says aloud when it cannot run, and fails then if
+//! Needs root, `ip`, `nft`, `ping`, `traceroute`, `iperf3`, `tcpdump` and `curl`; says aloud when it cannot run, and fails then if
 //! `CI` is `true`.
 
+#[path = "../support/capture.rs"]
+mod capture;
 #[path = "../support/conversation.rs"]
 mod conversation;
 #[path = "../support/node.rs"]
@@ -17,8 +19,10 @@ mod support;
 mod appliance;
 mod changes;
 mod ethernet;
+mod leak;
 mod paths;
 mod starting;
 mod switch;
+mod untouched;
 mod workers;
 mod wrappers;

@@ -5,6 +5,8 @@
 //! Needs root, and the tools that [`network::ready`] names; says aloud when it cannot run, and fails then if `CI` is
 //! `true`.
 
+#[path = "../support/capture.rs"]
+mod capture;
 #[path = "../support/conversation.rs"]
 mod conversation;
 #[path = "../support/node.rs"]
@@ -14,7 +16,6 @@ mod site;
 #[path = "../support/namespaces.rs"]
 mod support;
 
-mod capture;
 mod chain;
 mod discovery;
 mod egress;

@@ -1,5 +1,7 @@
 //! Captures, and a second opinion about every checksum in them: Wireshark's.
 
+#![allow(dead_code, reason = "every test binary has a copy and uses a part of it")]
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -41,6 +43,16 @@ impl Capture {
         wait_for_end("tcpdump ends", PATIENCE, &mut self.process.0);
         self.path
     }
+}
+
+/// Whole packets of a capture that pass a filter of `tcpdump`: when each was captured, in seconds since 1970, and its line.
+#[track_caller]
+pub(crate) fn packets(capture: &Path, filter: &str) -> Vec<(f64, String)> {
+    let output = Command::new("tcpdump").args(["-n", "-tt", "-r"]).arg(capture).arg(filter).output();
+    let output = output.expect("run tcpdump");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let line = |line: &str| Some((line.split_once(' ')?.0.parse().ok()?, line.to_owned()));
+    String::from_utf8_lossy(&output.stdout).lines().filter_map(line).collect()
 }
 
 /// The protocols with checksums of the internet's kind.
