@@ -192,6 +192,50 @@ fn an_instance_address_shares_no_port_and_lives_as_the_rfcs_ask() {
 }
 
 #[test]
+fn lifetimes_of_a_nat_gateway_are_what_it_says() {
+    let pools = format!(
+        "{GATEWAY}lifetimes = {{ icmp = \"5s\", udp = \"7s\", tcp_opening = \"3s\", tcp_closed = \"2s\", \
+         tcp_reset = \"1s\", port_rest = \"6s\", port_rest_half_open = \"8s\" }}\n"
+    );
+    // Those of the node are for what goes elsewhere.
+    let node =
+        "[flows.lifetimes]\nudp = \"20s\"\ntcp_reset = \"21s\"\ntcp_established = \"22s\"\nport_rest = \"23s\"\n";
+    let site = Site { node, one: BY_GATEWAY, pools: &pools, ..Site::default() };
+    let mut bench = site.bench();
+    bench.forward("a1", udp(("10.1.1.4", 5_000), (WEB, 53), b"q"), "internet");
+    lasts(&mut bench, 7_000, Some(Phase::Resting));
+    lasts(&mut bench, 6_000, None);
+    let mut bench = site.bench();
+    bench.forward("a1", echo("10.1.1.4", WEB, false, 7, 64), "internet");
+    lasts(&mut bench, 5_000, Some(Phase::Resting));
+    let mut bench = site.bench();
+    Connection::begin(&mut bench, A1, SERVER);
+    lasts(&mut bench, 3_000, Some(Phase::Resting));
+    lasts(&mut bench, 8_000, None);
+    let mut bench = site.bench();
+    Connection::open(&mut bench, A1, SERVER);
+    lasts(&mut bench, 240_000, Some(Phase::Resting));
+    lasts(&mut bench, 6_000, None);
+    let mut bench = site.bench();
+    Connection::open(&mut bench, A1, SERVER).finish(&mut bench);
+    lasts(&mut bench, 2_000, None);
+    let mut bench = site.bench();
+    let connection = Connection::open(&mut bench, A1, SERVER);
+    bench.forward("a1", connection.out("R", 1_001, 0), "internet");
+    lasts(&mut bench, 1_000, None);
+
+    let mut bench = Site { one: "", ..site }.bench();
+    bench.forward("a1", udp(("10.1.1.4", 5_000), (WEB, 53), b"q"), "internet");
+    lasts(&mut bench, 20_000, Some(Phase::Resting));
+    lasts(&mut bench, 23_000, None);
+    // What the gateway does not say is as Azure documents, whatever the node says.
+    let mut bench = Site { pools: GATEWAY, ..site }.bench();
+    let connection = Connection::open(&mut bench, A1, SERVER);
+    bench.forward("a1", connection.out("R", 1_001, 0), "internet");
+    lasts(&mut bench, 16_000, None);
+}
+
+#[test]
 fn a_nat_gateways_port_rests_as_azure_documents() {
     // 65 s after both sides have finished.
     let mut bench = gateway();

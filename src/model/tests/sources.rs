@@ -70,6 +70,14 @@ fn translation_is_in_the_network() {
     assert_eq!(network.internet.unwrap().translation.mapping, Mapping::EndpointIndependent);
     assert_eq!(network.semantics.nat_protocols, NatProtocols::TcpAndUdp);
 
+    let network = good(&format!(
+        "location = \"x\"\n{EGRESS}lifetimes = {{ udp = \"5m\", port_rest = \"90s\" }}\n[flows.lifetimes]\nicmp = \"2s\"\n"
+    ));
+    let lifetimes = network.nat_gateways[0].lifetimes;
+    assert_eq!(lifetimes.udp, Some(Duration::from_secs(300)));
+    assert_eq!(lifetimes.port_rest, Some(Duration::from_secs(90)));
+    assert_eq!(lifetimes.icmp, None, "those of the node are not the gateway's");
+
     let network = good(&format!("location = \"x\"\n{EGRESS}{POOL}"));
     assert_eq!(network.nat_gateways[0].idle_timeout, Duration::from_secs(240));
     assert_eq!(network.snat_pools[0].ports, 1024..=65535);
@@ -140,6 +148,22 @@ fn nat_gateways() {
             &[("`idle_timeout` is out of range: 180 s", "from 4m to 2h")],
         ),
         added(&format!("{EGRESS}idle_timeout = \"120m\""), &[]),
+        added(&format!("{EGRESS}lifetimes = {{ udp = \"5m\", tcp_reset = \"1s\", port_rest = \"24h\" }}"), &[]),
+        added(
+            &format!("{EGRESS}lifetimes = {{ udp = §\"500ms\" }}"),
+            &[("`udp` is out of range: 0.5 s", "from 1s to 24h")],
+        ),
+        added(
+            &format!("{EGRESS}lifetimes = §{{ tcp_established = \"1h\" }}"),
+            &[(
+                "a NAT gateway has no `tcp_established`: it is the `idle_timeout`",
+                "write `idle_timeout` of 4m to 120m",
+            )],
+        ),
+        added(
+            &format!("{EGRESS}lifetimes = §{{ udp = \"5m\", tcp_closing = \"1h\" }}"),
+            &[("a NAT gateway has no `tcp_closing`: it is the `idle_timeout`", "write `idle_timeout` of 4m to 120m")],
+        ),
         added(
             &format!("{EGRESS}{}", EGRESS.replace("\"egress\"", "§\"Egress\"").replace("30", "31")),
             &[("the NAT gateway `Egress` is there twice", "the first one is in line")],
