@@ -50,6 +50,21 @@ fn the_oldest_transient_flow_goes_where_the_node_is_full() {
 }
 
 #[test]
+fn the_port_of_a_flow_that_made_room_is_free_at_once() {
+    let pools = "[[snat_pool]]\nname = \"narrow\"\naddresses = [\"100.64.9.1\"]\nports = \"2000-2000\"\n";
+    let one = r#"service_endpoints = [{ service = "Microsoft.Storage", source = { snat = "narrow" } }]"#;
+    let mut bench = Site { one, pools, node: "[flows]\nlimit = 2\n", ..Site::default() }.bench();
+    let service = |from: &'static str| udp((from, 5_000), ("20.60.1.10", 443), b"q");
+    assert_eq!(bench.forward("a1", service("10.1.1.4"), "data").source_port, 2_000);
+    refused(&mut bench, "a2", service("10.1.1.5"), DropReason::NoFreePort);
+    bench.now += 1_000;
+    bench.forward("a1", ask("10.1.1.4", 1), "internet");
+    // Now the node is full, and the flow of a1 to the service makes room.
+    assert_eq!(bench.forward("a2", service("10.1.1.5"), "data").source_port, 2_000, "it does not rest");
+    assert_eq!(bench.report().flows_evicted, 1);
+}
+
+#[test]
 fn what_is_open_or_answered_is_never_ended_for_others() {
     let mut bench = limited("[flows]\nlimit = 2\n");
     let connection = open(&mut bench, 40_000);
