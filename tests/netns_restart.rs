@@ -25,11 +25,19 @@ use tempfile::TempDir;
 /// How long anything may take on a busy machine that takes milliseconds on an idle one.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What a blackout may last on a busy machine without optimisation: a bound for the test, not the aim.
-const BLACKOUT: Duration = Duration::from_secs(5);
+/// What a blackout may last: the aim. Load and a build without optimisation only ever make one longer, so the shortest of
+/// [`RESTARTS`] is held to it: that is out of reach for a node that is too slow, and one undisturbed restart is enough for one
+/// that is not.
+const BLACKOUT: Duration = Duration::from_millis(300);
+const RESTARTS: usize = 5;
+
+/// What no blackout may last, however busy the machine is: five times the aim.
+const LONGEST_BLACKOUT: Duration = Duration::from_millis(1_500);
 
 const SERVICE: &str = "20.60.1.10";
 const WEB: &str = "198.51.100.80";
+const SERVICE6: &str = "2603:1020:206:100::10";
+const WEB6: &str = "2001:db8:80::80";
 
 /// Hosts, a document, and the node between them.
 struct Site {
@@ -44,7 +52,7 @@ impl Site {
         let folder = tempfile::tempdir().expect("a folder");
         let catalogue = r#"{ "changeNumber": 1, "cloud": "Public", "values": [ { "name": "Storage", "id": "Storage",
             "properties": { "changeNumber": 1, "region": "", "regionId": 0, "platform": "Azure",
-            "systemService": "AzureStorage", "addressPrefixes": ["20.60.0.0/16"],
+            "systemService": "AzureStorage", "addressPrefixes": ["20.60.0.0/16", "2603:1020:206::/48"],
             "networkFeatures": ["UDR", "VSE"] } } ] }"#;
         fs::write(folder.path().join("tags.json"), catalogue).expect("write");
         run("ip", &["-n", &lab.name("internet"), "address", "add", &format!("{WEB}/32"), "dev", "lo"]);
@@ -85,6 +93,31 @@ location = "westeurope"
 addresses = ["{SERVICE}"]
 device = {{ tun = "eth0", netns = "{data}" }}
 "#
+        )
+    }
+
+    /// The document with both families, a NAT gateway, and an endpoint whose traffic presents itself like this.
+    fn translating(&self, source: &str) -> String {
+        let replaced = [
+            ("[\"10.1.0.0/16\"]", "[\"10.1.0.0/16\", \"fd00:1::/48\"]"),
+            (
+                "[\"10.1.1.0/24\"]\n",
+                &format!(
+                    "[\"10.1.1.0/24\", \"fd00:1:0:1::/64\"]\n  nat_gateway = \"egress\"\n  \
+                     service_endpoints = [{{ service = \"Microsoft.Storage\", source = {source} }}]\n"
+                ),
+            ),
+            ("[\"10.1.1.4\"]", "[\"10.1.1.4\", \"fd00:1:0:1::4\"]"),
+            ("[\"203.0.113.200\"]", "[\"203.0.113.200\", \"2001:db8:ffff::200\"]"),
+            (&format!("[\"{SERVICE}\"]"), &format!("[\"{SERVICE}\", \"{SERVICE6}\"]")),
+        ];
+        let document = replaced.into_iter().fold(self.document(), |document, (from, to)| {
+            assert!(document.contains(from), "{from}");
+            document.replace(from, to)
+        });
+        format!(
+            "{document}\n[[nat_gateway]]\nname = \"egress\"\npublic_addresses = [\"203.0.113.50\", \"2001:db8:ffff::50\"]\n\
+             \n[[snat_pool]]\nname = \"shared\"\naddresses = [\"100.64.9.1\", \"fd00:64:9::1\"]\n"
         )
     }
 
@@ -212,7 +245,7 @@ struct Transfer {
 impl Transfer {
     fn start(site: &Site, server: &str, address: &str, port: u16) -> Self {
         let listener = site.listen(server, port);
-        let to: SocketAddr = format!("{address}:{port}").parse().expect("an address");
+        let to = SocketAddr::new(address.parse().expect("an address"), port);
         let mut client = namespace::run(Some(&site.lab.name("vm1")), || TcpStream::connect_timeout(&to, PATIENCE))
             .expect("a namespace")
             .expect("connect");
@@ -316,6 +349,72 @@ fn connections_survive_a_restart_with_their_translated_ports() {
     }
 }
 
+/// Connections of both families to the service and, by the NAT gateway, to the internet go on across two restarts, and the
+/// other sides see what they saw.
+fn survive(source: &str, io: &str, seen: &[(&str, &str)]) {
+    let mut site = Site::new();
+    site.ip("internet", &["-6", "address", "add", &format!("{WEB6}/128"), "dev", "lo", "nodad"]);
+    site.write(&site.translating(source));
+    site.start(&["--state", "state", "--io", io]);
+    let gateway = [("internet", WEB, "203.0.113.50"), ("internet", WEB6, "2001:db8:ffff::50")];
+    let service = seen.iter().map(|(address, seen)| ("data", *address, *seen));
+    let transfers: Vec<Transfer> = (0..)
+        .zip(gateway.into_iter().chain(service))
+        .map(|(number, (host, address, seen))| {
+            let transfer = Transfer::start(&site, host, address, 8_100 + number);
+            assert_eq!(transfer.peer.ip().to_canonical().to_string(), seen, "{source}");
+            transfer
+        })
+        .collect();
+    let mut presented = Vec::new();
+    for round in 1..=2 {
+        site.end(Signal::TERM);
+        site.start(&["--state", "state", "--io", io]);
+        assert_eq!(site.restored()["flows"], transfers.len(), "{source}, round {round}: {}", site.log());
+        transfers.iter().for_each(Transfer::goes_on);
+        let flows: Value = serde_json::from_str(&site.sidestep(&["flows", "--json"])).expect("JSON");
+        let flows = flows["flows"].as_array().expect("a list").iter();
+        presented = flows.map(|flow| flow["presented"].as_str().expect("a socket").to_owned()).collect();
+    }
+    for transfer in transfers {
+        let peer = SocketAddr::new(transfer.peer.ip().to_canonical(), transfer.peer.port()).to_string();
+        assert!(presented.contains(&peer), "{source}: {peer} is not in {presented:?}");
+        transfer.finish();
+    }
+    site.end(Signal::TERM);
+}
+
+#[test]
+fn connections_with_private_addresses_and_by_a_nat_gateway_survive() {
+    if privileged() {
+        survive("\"private\"", "offload", &[(SERVICE, "10.1.1.4"), (SERVICE6, "fd00:1:0:1::4")]);
+    }
+}
+
+#[test]
+fn connections_with_mapped_prefixes_survive() {
+    if privileged() {
+        let source = "{ prefix_map = [\"100.64.1.0/24\", \"fd00:64:1::/64\"] }";
+        survive(source, "plain", &[(SERVICE, "100.64.1.4"), (SERVICE6, "fd00:64:1::4")]);
+    }
+}
+
+#[test]
+fn connections_with_identities_survive() {
+    if privileged() {
+        // What follows from the names of location, network and subnet, and 10.1.1.4.
+        let identity = "fde4:8dba:0:da34:c00:100:a01:104";
+        survive("\"identity6\"", "offload", &[(SERVICE, identity)]);
+    }
+}
+
+#[test]
+fn connections_of_a_pool_survive() {
+    if privileged() {
+        survive("{ snat = \"shared\" }", "offload", &[(SERVICE, "100.64.9.1"), (SERVICE6, "fd00:64:9::1")]);
+    }
+}
+
 #[test]
 fn several_workers_take_their_flows_up_again() {
     if !privileged() {
@@ -408,19 +507,28 @@ fn the_blackout_is_bounded() {
         wait_for("datagrams go on", PATIENCE, || (answered.load(Ordering::Relaxed) > before + count).then_some(()));
     };
     more(300);
-    site.end(Signal::TERM);
-    site.start(&["--state", "state"]);
-    let restored = site.restored();
-    more(300);
+    let mut reported = Vec::new();
+    for _ in 0..RESTARTS {
+        site.end(Signal::TERM);
+        site.start(&["--state", "state"]);
+        reported.push(site.restored()["blackout_us"].as_u64().expect("a number"));
+        more(300);
+    }
     stop.store(true, Ordering::Relaxed);
     let sent = asking.join().expect("the client");
     echo.join().expect("the server");
     let seen = answers.join().expect("the answers");
-    let gap = seen.windows(2).map(|pair| pair[1].1.duration_since(pair[0].1)).max().expect("answers");
+    let mut gaps: Vec<Duration> = seen.windows(2).map(|pair| pair[1].1.duration_since(pair[0].1)).collect();
+    gaps.sort_unstable_by(|one, other| other.cmp(one));
+    gaps.truncate(RESTARTS);
     let lost = sent - seen.len() as u64;
-    println!("lost {lost} of {sent} at 1000/s, longest silence {gap:?}, reported {} us", restored["blackout_us"]);
+    println!("lost {lost} of {sent} at 1000/s, silent for {gaps:?}, reported {reported:?} us");
     assert!(seen.last().is_some_and(|(last, _)| last + 200 > sent), "answers come again");
-    assert!(gap < BLACKOUT && lost < BLACKOUT.as_millis() as u64, "{lost} lost, silence {gap:?}\n{}", site.log());
+    let shortest = gaps.last().expect("as many silences as restarts");
+    assert!(*shortest < BLACKOUT, "silent for {gaps:?}\n{}", site.log());
+    assert!(gaps[0] < LONGEST_BLACKOUT, "silent for {gaps:?}\n{}", site.log());
+    let longest_together = LONGEST_BLACKOUT.as_millis() as u64 * RESTARTS as u64;
+    assert!(lost < longest_together, "{lost} lost of {sent}");
     site.end(Signal::TERM);
 }
 
