@@ -298,7 +298,7 @@ fn an_endpoint_is_switched_and_the_answers_follow() {
                 "subnet": "spoke/workload", "added": [],
                 "removed": ["Default Active 20.60.0.0/16 VirtualNetworkServiceEndpoint Microsoft.Storage"]
             }],
-            "flows_reset": 0, "flows_moved": 0, "flows_kept": 0, "flows_cut": []
+            "flows_complete": true, "flows_reset": 0, "flows_moved": 0, "flows_kept": 0, "flows_cut": []
         })
     );
 

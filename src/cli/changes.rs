@@ -41,9 +41,14 @@ pub(crate) fn flows_cut(changes: &FlowChanges, dry_run: bool) -> String {
 
 /// `flows reset 1, moved 2, kept 4`, or `flows that would be …`.
 pub(crate) fn flows_counted(changes: &FlowChanges, dry_run: bool) -> String {
-    let FlowChanges { reset, moved, kept, .. } = changes;
+    let FlowChanges { complete, reset, moved, kept, .. } = changes;
     let would_be = if dry_run { "that would be " } else { "" };
-    format!("flows {would_be}reset {reset}, moved {moved}, kept {kept}")
+    format!("flows {would_be}reset {reset}, moved {moved}, kept {kept}{}", so_far(*complete))
+}
+
+/// What follows counts that are too low.
+fn so_far(complete: bool) -> &'static str {
+    if complete { "" } else { " so far: not every worker has taken the change in yet" }
 }
 
 /// What putting a document or a catalogue in force does, as a difference and a last line.
@@ -78,9 +83,9 @@ fn subnets_counted(count: usize) -> String {
 
 /// What a change that is done did, in short: for the history.
 pub(crate) fn effect(effect: &ChangeEffect) -> String {
-    let ChangeEffect { subnets, flows_reset, flows_moved, flows_kept, .. } = effect;
+    let ChangeEffect { subnets, flows_reset, flows_moved, flows_kept, flows_complete, .. } = effect;
     let flows = format!("flows reset {flows_reset}, moved {flows_moved}, kept {flows_kept}");
-    format!("{}, {flows}", subnets_counted(*subnets))
+    format!("{}, {flows}{}", subnets_counted(*subnets), so_far(*flows_complete))
 }
 
 #[cfg(test)]
@@ -90,7 +95,7 @@ mod tests {
 
     #[test]
     fn the_first_flows_are_shown_and_the_others_counted() {
-        let mut changes = FlowChanges { reset: 1, moved: 0, kept: 4, cut: vec![flow()] };
+        let mut changes = FlowChanges { complete: true, reset: 1, moved: 0, kept: 4, cut: vec![flow()] };
         assert_eq!(
             flows_cut(&changes, true),
             "\
@@ -103,7 +108,7 @@ tcp       vm1   10.1.1.4:40000  contosodata  20.60.1.10:443  =            =     
         assert_eq!(flows_counted(&changes, false), "flows reset 1, moved 0, kept 4");
 
         // 130 are cut, of which the node lists 100.
-        changes = FlowChanges { reset: 30, moved: 100, kept: 0, cut: vec![flow(); 100] };
+        changes = FlowChanges { complete: true, reset: 30, moved: 100, kept: 0, cut: vec![flow(); 100] };
         let text = flows_cut(&changes, false);
         assert!(text.starts_with("flows cut:\nProtocol "), "{text}");
         assert_eq!(text.lines().count(), 1 + 1 + 20 + 1, "{text}");
@@ -112,7 +117,13 @@ tcp       vm1   10.1.1.4:40000  contosodata  20.60.1.10:443  =            =     
         changes.cut.truncate(20);
         changes = FlowChanges { reset: 20, moved: 0, ..changes };
         assert_eq!(flows_cut(&changes, false).lines().count(), 1 + 1 + 20, "there are no more");
-        assert_eq!(flows_cut(&FlowChanges::default(), true), "");
+        changes.cut.clear();
+        assert_eq!(flows_cut(&changes, true), "");
+        changes.complete = false;
+        assert_eq!(
+            flows_counted(&changes, false),
+            "flows reset 20, moved 0, kept 0 so far: not every worker has taken the change in yet"
+        );
     }
 
     #[test]
@@ -128,7 +139,7 @@ tcp       vm1   10.1.1.4:40000  contosodata  20.60.1.10:443  =            =     
             ports_added: vec!["vm2".to_owned(), "vm3".to_owned()],
             ports_removed: Vec::new(),
             ports_changed: vec!["internet".to_owned()],
-            flows: FlowChanges { reset: 1, moved: 1, kept: 5, cut: vec![flow()] },
+            flows: FlowChanges { complete: true, reset: 1, moved: 1, kept: 5, cut: vec![flow()] },
         };
         assert_eq!(
             document(&answer),

@@ -117,7 +117,7 @@ mod tests {
                 added: vec!["Default Active 3 prefixes VirtualNetworkServiceEndpoint Microsoft.Storage".to_owned()],
                 removed: Vec::new(),
             }],
-            flows: FlowChanges { reset: 1, moved: 2, kept: 4, cut: vec![flow()] },
+            flows: FlowChanges { complete: true, reset: 1, moved: 2, kept: 4, cut: vec![flow()] },
         };
         assert_eq!(
             text(&answer),

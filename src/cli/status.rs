@@ -247,6 +247,7 @@ mod tests {
                         flows_reset: 2,
                         flows_moved: 3,
                         flows_kept: 40,
+                        flows_complete: true,
                     }),
                 },
             ],

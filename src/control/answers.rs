@@ -167,6 +167,8 @@ pub struct ChangeEffect {
     pub flows_moved: u64,
     /// Flows that live on.
     pub flows_kept: u64,
+    /// False where not every worker had decided its flows anew in time: then the numbers are too low.
+    pub flows_complete: bool,
 }
 
 /// Subnets whose changed routes the history keeps, for each change: a catalogue may change those of every subnet.
@@ -195,8 +197,12 @@ pub struct EndpointAnswer {
 }
 
 /// What a change did to flows, or would do. Traces that an earlier change left do not count.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowChanges {
+    /// False where the change is done and not every worker has decided its flows anew in time: the counts are then too
+    /// low, and for a while packets may still go by the old path.
+    #[serde(rename = "flows_complete")]
+    pub complete: bool,
     /// TCP flows that are closed because their path or source address changes.
     #[serde(rename = "flows_reset")]
     pub reset: u64,

@@ -134,11 +134,11 @@ impl PortChanges {
     }
 }
 
-/// What becomes of flows, with the names that ports have before the change.
+/// What becomes of flows, as every worker tells, with the names that ports have before the change.
 pub(crate) fn flow_changes(foreseen: &Foreseen, before: &Snapshot) -> FlowChanges {
     let Foreseen { reset, moved, kept, cut } = foreseen;
     let cut = cut.iter().map(|flow| flow_answer(flow, before)).collect();
-    FlowChanges { reset: *reset, moved: *moved, kept: *kept, cut }
+    FlowChanges { complete: true, reset: *reset, moved: *moved, kept: *kept, cut }
 }
 
 /// A flow with names for numbers.

@@ -29,7 +29,6 @@ use super::state::{self, ByHand, InForce, StateError};
 use super::verify::{self, VerifyAnswer};
 use super::watch::Stamp;
 use crate::model::network::{IoMode, Network};
-use crate::path::redecide::Foreseen;
 use crate::plan::explain::{NextHopAnswer, RoutesAnswer};
 use crate::plan::nsg::NsgAnswer;
 use crate::plan::{Plan, advice};
@@ -595,8 +594,8 @@ impl Node {
 
     /// What becomes of flows where nothing changes.
     fn all_kept(&self, current: &Current) -> Result<FlowChanges, Refusal> {
-        let FlowChanges { kept, .. } = self.foresee(current, current.snapshot.clone())?;
-        Ok(FlowChanges { kept, ..FlowChanges::default() })
+        let FlowChanges { complete, kept, .. } = self.foresee(current, current.snapshot.clone())?;
+        Ok(FlowChanges { complete, reset: 0, moved: 0, kept, cut: Vec::new() })
     }
 
     /// Takes the catalogue's file in if it has changed; true where a new generation came of it. A file that is broken or
@@ -692,13 +691,16 @@ impl Node {
         keep(&*self.devices, &mut queues);
         self.dataplane.add_ports(queues);
         self.publisher.publish(next.snapshot);
-        if !self.dataplane.wait_for_generation(generation, PATIENCE) {
+        let adopted = self.dataplane.wait_for_generation(generation, PATIENCE);
+        if !adopted {
             tracing::warn!(generation, "not every worker forwards by the new generation yet");
         }
-        let changed = self.dataplane.last_change().unwrap_or_else(|| {
+        let changed = self.dataplane.last_change();
+        if changed.is_none() {
             tracing::warn!(generation, "not every worker tells what became of its flows");
-            Foreseen::default()
-        });
+        }
+        let complete = adopted && changed.is_some();
+        let changed = changed.unwrap_or_default();
         let gone: Vec<PortId> = ports.gone();
         if !gone.is_empty() {
             self.dataplane.remove_ports(&gone);
@@ -713,7 +715,8 @@ impl Node {
         let snapshot = self.publisher.current();
         *lock(&self.current) =
             Arc::new(Current { document, catalogue, switched, network, plan, snapshot, attachments });
-        Ok((ports, difference::flow_changes(&changed, &current.snapshot)))
+        let flows = difference::flow_changes(&changed, &current.snapshot);
+        Ok((ports, FlowChanges { complete, ..flows }))
     }
 
     fn current(&self) -> Arc<Current> {
@@ -762,6 +765,7 @@ fn effect(routes: &[RouteChanges], flows: &FlowChanges) -> ChangeEffect {
         flows_reset: flows.reset,
         flows_moved: flows.moved,
         flows_kept: flows.kept,
+        flows_complete: flows.complete,
     }
 }
 

@@ -200,4 +200,12 @@ fn an_answer_that_is_not_whole_is_not_given() {
     assert_eq!(setup.node.try_catalogue(&setup.path("tags.json")).unwrap_err(), refusal);
     let done = setup.node.set_endpoint("test", WORKLOAD, STORAGE, true).unwrap();
     assert_eq!((done.changed, done.generation), (true, 2), "the change itself does not wait for what is told about it");
+    assert!(!done.flows.complete, "and says that it does not know");
+    assert_eq!(setup.last_change().effect.map(|effect| effect.flows_complete), Some(false));
+    *setup.stage.silent.lock().unwrap() = false;
+    let off = setup.node.set_endpoint("test", WORKLOAD, STORAGE, false).unwrap();
+    assert!(off.flows.complete);
+    *setup.stage.late.lock().unwrap() = true;
+    let on = setup.node.set_endpoint("test", WORKLOAD, STORAGE, true).unwrap();
+    assert!(!on.flows.complete, "workers that are late count too little");
 }

@@ -139,6 +139,8 @@ struct Stage {
     owners: Mutex<Vec<(PortId, u32)>>,
     /// Whether the workers leave questions about flows open.
     silent: Mutex<bool>,
+    /// Whether the workers do not forward by a new generation in time.
+    late: Mutex<bool>,
 }
 
 struct FakeDevices(Arc<Stage>);
@@ -177,7 +179,7 @@ impl Dataplane for FakeWorkers {
         assert_eq!(self.publisher.generation(), generation, "a change waits for what it published");
         std::thread::sleep(*self.stage.slow.lock().unwrap());
         self.stage.waited.lock().unwrap().push(generation);
-        true
+        !*self.stage.late.lock().unwrap()
     }
 
     fn take_denials(&self, most: usize) -> (Vec<Denial>, u64) {
