@@ -57,6 +57,17 @@ impl Directory {
         self.len() == 0
     }
 
+    /// Bytes that the directory takes. The standard library does not tell how many places its tables have, only for how
+    /// many entries they have room: seven eighths of them. A place is an entry and a byte.
+    pub fn memory(&self) -> usize {
+        let places = |capacity: usize| (capacity * 8 / 7).next_power_of_two();
+        let shard = |shard: &Mutex<HashMap<u64, u16, BuildHasherDefault<Same>>>| {
+            let capacity = shard.lock().unwrap_or_else(PoisonError::into_inner).capacity();
+            if capacity == 0 { 0 } else { places(capacity) * (size_of::<(u64, u16)>() + 1) }
+        };
+        size_of_val(&*self.shards) + self.shards.iter().map(shard).sum::<usize>()
+    }
+
     fn shard<R>(
         &self,
         hash: u64,

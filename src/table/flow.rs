@@ -13,7 +13,13 @@
 //!   early are in a wheel of their own, so that one is found without a search where room is needed.
 //! - The hash is keyed (`hash.rs`) with the seed, which has to be random and secret for each process.
 //!
-//! A flow of IPv4 with 64 bytes of state takes 112 bytes for its record and 10 to 15 for its two index entries.
+//! A flow of IPv4 with 64 bytes of state takes 112 bytes for its record and 10 to 15 for its two index entries: at most 128,
+//! at 1,032,192 flows of one table that has room for just as many. That is all that one worker keeps for such a flow. Not in
+//! it are what IPv6 takes more (two keys of 48 bytes instead of 16: a record of 176), what several workers keep to find a
+//! flow's owner ([`crate::table::directory`], two entries), what endpoint-independent mappings take
+//! ([`crate::table::mapping`]), and the counts of flows, which take the same for one flow as for all
+//! ([`crate::table::quota`]). A table that grows into more room than it needs has up to twice the records. `benches/table.rs`
+//! prints all of these.
 //!
 //! # Invariants
 //! - A record in use is in the index by both keys (by one if they are equal) and in one of the wheel's two halves, the

@@ -68,6 +68,11 @@ impl Quota {
         self.total.load(Ordering::Relaxed)
     }
 
+    /// Bytes that the counts take: as many for one flow as for all.
+    pub fn memory(&self) -> usize {
+        size_of::<Self>() + size_of_val(&*self.owners)
+    }
+
     /// Flows of an owner.
     pub fn used_by(&self, owner: u16) -> u32 {
         self.owners.get(usize::from(owner)).map_or(0, |own| own.load(Ordering::Relaxed))
