@@ -7,9 +7,10 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
+use ipnet::IpNet;
 
 use super::write_json;
-use crate::lab::serve::{Site, serve};
+use crate::lab::serve::{Options, Refusal, Site, serve};
 use crate::lab::{self, LabError, Status};
 use crate::model;
 
@@ -68,6 +69,15 @@ pub struct ServeArgs {
     /// Who answers on an address or for a host name; may be repeated.
     #[arg(long = "answer", value_name = "ADDRESS|HOST=NAME")]
     pub answers: Vec<Site>,
+    /// Where a service answers whom its firewall denies; may be repeated.
+    #[arg(long = "refuse", value_name = "ADDRESS:PORT=http|sql")]
+    pub refusals: Vec<Refusal>,
+    /// The addresses of callers that come over an endpoint; may be repeated.
+    #[arg(long = "endpoint-source", value_name = "PREFIX")]
+    pub endpoint_sources: Vec<IpNet>,
+    /// The folder of the lab, with its certificate authority, for the server's log.
+    #[arg(long)]
+    pub folder: PathBuf,
 }
 
 /// Builds, removes or shows a lab.
@@ -102,7 +112,14 @@ pub fn run(args: &LabArgs, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
 /// # Errors
 /// When it cannot listen.
 pub fn run_serve(args: &ServeArgs, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
-    serve(&args.netns, args.answers.clone(), || {
+    let options = Options {
+        netns: args.netns.clone(),
+        sites: args.answers.clone(),
+        refusals: args.refusals.clone(),
+        endpoint_sources: args.endpoint_sources.clone(),
+        folder: args.folder.clone(),
+    };
+    serve(options, || {
         writeln!(out, "ready")?;
         out.flush()
     })
@@ -166,6 +183,9 @@ fn write_status(out: &mut dyn Write, lab: &Status) -> io::Result<()> {
         let ended = if process.running { "" } else { " (ended)" };
         writeln!(out, "  process {} {}{ended}", process.pid, process.what)?;
     }
+    for file in &lab.files {
+        writeln!(out, "  file {}", file.display())?;
+    }
     Ok(())
 }
 
@@ -198,13 +218,14 @@ mod tests {
                 StatusNamespace { name: "onprem".to_owned(), present: false },
             ],
             processes: vec![StatusProcess { what: "web server in vm1".to_owned(), pid: 7, running: false }],
+            files: vec![PathBuf::from("/run/sidestep/lab/demo.d/authority.pem")],
         };
         let mut text = Vec::new();
         write_status(&mut text, &lab).expect("memory");
         assert_eq!(
             String::from_utf8(text).expect("text"),
             "lab demo: up (/srv/demo.toml)\n  namespace vm1\n  namespace onprem (gone)\n  process 7 web server in vm1 \
-             (ended)\n"
+             (ended)\n  file /run/sidestep/lab/demo.d/authority.pem\n"
         );
     }
 }

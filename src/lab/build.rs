@@ -8,13 +8,15 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use serde::Serialize;
 
+use super::certificate;
 use super::command::{self, CommandError, Tool};
 use super::interrupt;
 use super::layout::{End, Layout, LayoutError, Namespace};
 use super::process::ProcessId;
-use super::state::{self, NAMESPACES, State, StateError, Step, namespace_inode};
+use super::state::{self, NAMESPACES, State, StateError, Step, namespace_inode, own_folder};
 use crate::model::network::Network;
 use crate::port::namespace::{self, NamespaceError};
 
@@ -182,6 +184,9 @@ pub struct Status {
     pub namespaces: Vec<StatusNamespace>,
     /// Its processes.
     pub processes: Vec<StatusProcess>,
+    /// Its files for others to read: the certificate authority of its web servers, `authority.pem`, and what was
+    /// refused at the services of each namespace, `NETNS.log`.
+    pub files: Vec<PathBuf>,
 }
 
 /// A namespace of a lab.
@@ -224,7 +229,17 @@ fn status_of(state: &State) -> Status {
         state: word,
         namespaces: namespaces.collect(),
         processes: processes.collect(),
+        files: files_of(&state.name),
     }
+}
+
+/// The files in the folder of a lab but for its key, sorted.
+fn files_of(name: &str) -> Vec<PathBuf> {
+    let entries = own_folder(name).ok().and_then(|folder| fs::read_dir(folder).ok());
+    let paths = entries.into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+    let mut files: Vec<PathBuf> = paths.filter(|path| !path.ends_with(certificate::KEY)).collect();
+    files.sort();
+    files
 }
 
 /// Everything that can be found out before something is made.
@@ -261,6 +276,7 @@ pub(crate) fn make(state: &mut State, layout: &Layout) -> Result<(), LabError> {
     let parent = PathBuf::from(ETC);
     state.announce(Step::Folder { path: parent.clone() })?;
     fs::create_dir_all(&parent).map_err(|source| io_error(&parent, source))?;
+    let folder = make_own_folder(state)?;
     for namespace in &layout.namespaces {
         make_namespace(state, namespace)?;
     }
@@ -280,10 +296,20 @@ pub(crate) fn make(state: &mut State, layout: &Layout) -> Result<(), LabError> {
             Tool::new("nft").words("-f -").inside(&namespace.name).input(&namespace.nftables).run()?;
         }
         if !namespace.answers.is_empty() {
-            start_server(state, namespace)?;
+            start_server(state, namespace, &layout.endpoint_sources, &folder)?;
         }
     }
     Ok(())
+}
+
+/// Makes the folder of the lab's own files, with its certificate authority.
+fn make_own_folder(state: &mut State) -> Result<PathBuf, LabError> {
+    let folder = own_folder(&state.name)?;
+    state.announce(Step::Tree { path: folder.clone() })?;
+    // A demo has put its document there.
+    fs::create_dir_all(&folder).map_err(|source| io_error(&folder, source))?;
+    certificate::make_authority(&folder).map_err(|source| io_error(&folder, source))?;
+    Ok(folder)
 }
 
 fn refuse_what_exists(layout: &Layout) -> Result<(), LabError> {
@@ -362,14 +388,27 @@ fn ip(netns: &str, words: &str) -> Result<(), LabError> {
     Ok(())
 }
 
-fn start_server(state: &mut State, namespace: &Namespace) -> Result<(), LabError> {
+fn start_server(
+    state: &mut State,
+    namespace: &Namespace,
+    endpoint_sources: &[IpNet],
+    folder: &Path,
+) -> Result<(), LabError> {
     let netns = &namespace.name;
     let failed = |reason: String| LabError::Server { netns: netns.clone(), reason };
     let program = std::env::current_exe().map_err(|source| io_error(Path::new("/proc/self/exe"), source))?;
     let mut tool = Tool::new("ip").words("netns exec").word(netns).word(program);
-    tool = tool.words("lab-serve --netns").word(netns);
+    tool = tool.words("lab-serve --netns").word(netns).words("--folder").word(folder);
     for (subject, name) in &namespace.answers {
         tool = tool.words("--answer").word(format!("{subject}={name}"));
+    }
+    for refusal in &namespace.refusals {
+        tool = tool.words("--refuse").word(refusal.to_string());
+    }
+    if !namespace.refusals.is_empty() {
+        for prefix in endpoint_sources {
+            tool = tool.words("--endpoint-source").word(prefix.to_string());
+        }
     }
     let mut child = tool.spawn(Stdio::null(), Stdio::piped(), Stdio::piped())?;
     let identity = ProcessId::of(child.id()).map_err(|error| failed(error.to_string()))?;

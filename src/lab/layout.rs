@@ -3,11 +3,15 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::model::network::{Device, Interface, Lab, LabHost, Network};
+use super::refusal::{Language, Refusal};
+use super::serve::{PLAIN, TLS};
+use crate::model::network::{Device, Interface, Lab, LabHost, Network, Service};
+use crate::model::services::SQL;
+use crate::snapshot::PLATFORM;
 
 /// Where link addresses come from, in this order: TEST-NET-1 (RFC 5737), then the benchmarking range (RFC 2544).
 const LINK_RANGES_V4: [Ipv4Net; 2] =
@@ -32,6 +36,8 @@ pub(crate) struct Layout {
     pub(crate) links: Vec<Link>,
     /// Interfaces that the node will make outside of any namespace of the lab.
     pub(crate) own_interfaces: Vec<String>,
+    /// The addresses that services see of callers who come over an endpoint.
+    pub(crate) endpoint_sources: Vec<IpNet>,
 }
 
 /// A network namespace.
@@ -49,6 +55,8 @@ pub(crate) struct Namespace {
     pub(crate) nftables: String,
     /// What its web server answers for: an address or host name, and the name of who answers there.
     pub(crate) answers: Vec<(String, String)>,
+    /// Where it answers for services whom their firewalls deny.
+    pub(crate) refusals: Vec<Refusal>,
     /// Content of its hosts file.
     pub(crate) hosts: String,
 }
@@ -100,6 +108,16 @@ pub enum LayoutError {
         /// The host.
         host: String,
     },
+    /// Whom a firewall denies would be answered where the service serves all others.
+    #[error(
+        "service `{service}`: `answering_port = {port}` is where the lab's hosts serve those who come in: use another port"
+    )]
+    AnsweringPort {
+        /// The service.
+        service: String,
+        /// The port.
+        port: u16,
+    },
     /// The document uses all of the ranges that link addresses come from.
     #[error("no addresses are left for the link from lab host `{host}`: the document uses all of the test ranges")]
     NoLinkAddresses {
@@ -117,8 +135,14 @@ impl Layout {
         let none = Lab { hosts: Vec::new() };
         let hosts = &network.lab.as_ref().unwrap_or(&none).hosts;
         check_hosts(hosts)?;
-        let mut layout = Self { namespaces: Vec::new(), links: Vec::new(), own_interfaces: Vec::new() };
-        layout.add_devices(network);
+        let spaces = network.virtual_networks.iter().flat_map(|network| &network.address_space);
+        let mut layout = Self {
+            namespaces: Vec::new(),
+            links: Vec::new(),
+            own_interfaces: Vec::new(),
+            endpoint_sources: spaces.copied().chain(network.endpoint_prefixes()).collect(),
+        };
+        layout.add_devices(network)?;
         for host in hosts {
             layout.add_host(host);
         }
@@ -143,7 +167,7 @@ impl Layout {
         &mut self.namespaces[index]
     }
 
-    fn add_devices(&mut self, network: &Network) {
+    fn add_devices(&mut self, network: &Network) -> Result<(), LayoutError> {
         for nic in &network.nics {
             if let Some(namespace) = self.add_device(nic.device.as_ref()) {
                 namespace.forwarding |= nic.ip_forwarding;
@@ -156,7 +180,9 @@ impl Layout {
             namespace.forwarding = true;
         }
         self.add_device(network.backbone.as_ref().and_then(|b| b.device.as_ref()));
-        self.add_device(network.platform.as_ref().and_then(|p| p.device.as_ref()));
+        if let Some(namespace) = self.add_device(network.platform.as_ref().and_then(|p| p.device.as_ref())) {
+            namespace.answers.extend(PLATFORM.map(|address| (address.to_string(), "platform".to_owned())));
+        }
         for service in &network.services {
             if let Some(namespace) = self.add_device(service.device.as_ref()) {
                 let addresses = service.addresses.iter().map(|address| (address.to_string(), service.name.clone()));
@@ -164,8 +190,10 @@ impl Layout {
                 let hosts = shared
                     .flat_map(|resource| resource.host_names.iter().map(|host| (host.clone(), resource.name.clone())));
                 namespace.answers.extend(addresses.chain(hosts));
+                namespace.refusals.extend(refusals(service)?);
             }
         }
+        Ok(())
     }
 
     fn add_device(&mut self, device: Option<&Device>) -> Option<&mut Namespace> {
@@ -236,6 +264,18 @@ impl Layout {
         }
         self.namespace(&near.netns).nftables.push_str(&rules);
     }
+}
+
+/// Where a service answers whom the firewalls of its resources deny.
+fn refusals(service: &Service) -> Result<Vec<Refusal>, LayoutError> {
+    let language = if service.service == SQL { Language::Sql } else { Language::Http };
+    let firewalls = service.resources.iter().filter_map(|resource| resource.firewall.as_ref());
+    let ports: BTreeSet<u16> = firewalls.filter_map(|firewall| firewall.answering_port).collect();
+    if let Some(port) = ports.iter().find(|port| [PLAIN, TLS].contains(port)) {
+        return Err(LayoutError::AnsweringPort { service: service.name.clone(), port: *port });
+    }
+    let at = |port: u16| service.addresses.iter().map(move |address| SocketAddr::new(*address, port));
+    Ok(ports.into_iter().flat_map(at).map(|at| Refusal { at, language }).collect())
 }
 
 /// What the document's own check leaves open about hosts, because it concerns several of them.

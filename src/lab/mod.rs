@@ -15,6 +15,7 @@ pub mod demo;
 mod interrupt;
 mod layout;
 mod process;
+mod refusal;
 pub mod serve;
 mod state;
 

@@ -2,26 +2,31 @@
 //! It is there so that a client learns how its packets look on the other side.
 //!
 //! `GET /` answers `{"source":"10.1.1.4","server":"contosodata"}`, or as a line of text where the request's `Accept`
-//! prefers `text/plain`. Who answers follows from the request's `Host`, else from the address. Connections stay open as HTTP/1.1 has it (RFC 9112 section 9.3), so that a client can watch
-//! one over a change of the network.
+//! prefers `text/plain`; `GET /bytes/1000` answers so many bytes. Who answers follows from the request's `Host`, else from
+//! the address. Connections stay open as HTTP/1.1 has it (RFC 9112 section 9.3), so that a client can watch one over a
+//! change of the network. Ports where services answer whom they deny are served, too ([`super::refusal`]).
 
 use std::io::{self, BufWriter, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde::{Deserialize, Serialize};
 
 use super::certificate;
+use super::refusal::{Language, Refusals};
 use super::state::NAMESPACES;
 
+pub use super::refusal::Refusal;
+
 /// The ports that it listens on: plain, and TLS.
-const PLAIN: u16 = 80;
-const TLS: u16 = 443;
+pub(super) const PLAIN: u16 = 80;
+pub(super) const TLS: u16 = 443;
 
 /// The most bytes of a request's head, and the most header fields.
 const LARGEST_HEAD: usize = 8 << 10;
@@ -32,6 +37,12 @@ const MOST_CONNECTIONS: usize = 256;
 
 /// How long a connection may be silent.
 const SILENCE: Duration = Duration::from_secs(60);
+
+/// The most bytes that a client may ask for: 1 GiB, a second or two of a fast path.
+const MOST_BYTES: u64 = 1 << 30;
+
+/// How long a client that was refused may go on sending before the connection is closed over it.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// How often the server looks whether its namespace still has its name.
 const WATCH: Duration = Duration::from_millis(500);
@@ -77,22 +88,57 @@ pub struct Seen {
     pub server: String,
 }
 
+/// What a server of a namespace needs to know.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The namespace that the process is in.
+    pub netns: String,
+    /// Who answers.
+    pub sites: Vec<Site>,
+    /// Where services answer whom they deny.
+    pub refusals: Vec<Refusal>,
+    /// The addresses of callers that come over an endpoint.
+    pub endpoint_sources: Vec<IpNet>,
+    /// The folder of the lab: the certificate authority, and the server's log, `NETNS.log`.
+    pub folder: PathBuf,
+}
+
+/// What the connections of a server share.
+#[derive(Debug)]
+struct Shared {
+    sites: Vec<Site>,
+    refusals: Refusals,
+    open: AtomicUsize,
+}
+
+/// What is spoken on a port.
+#[derive(Debug, Clone)]
+enum Service {
+    Plain,
+    Tls(Arc<ServerConfig>),
+    Refusing,
+}
+
 /// Serves in the namespace that the process is in, until the namespace's name is removed. Calls `ready` when it
 /// listens.
 ///
 /// # Errors
 /// When it cannot listen or accept.
-pub fn serve(netns: &str, sites: Vec<Site>, ready: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
-    let (plain, tls) = (listen(PLAIN)?, listen(TLS)?);
-    let config = certificate::server_config().map_err(io::Error::other)?;
-    ready()?;
-    let name = Path::new(NAMESPACES).join(netns);
-    let sites: Arc<[Site]> = sites.into();
-    let open = Arc::new(AtomicUsize::new(0));
-    for (listener, config) in [(plain, None), (tls, Some(config))] {
-        let (sites, open) = (Arc::clone(&sites), Arc::clone(&open));
-        thread::spawn(move || accept(&listener, config.as_ref(), &sites, &open));
+pub fn serve(options: Options, ready: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    let Options { netns, sites, refusals, endpoint_sources, folder } = options;
+    let refusals = Refusals::open(refusals, endpoint_sources, &folder.join(format!("{netns}.log")))?;
+    let tls = Service::Tls(certificate::server_config(&folder)?);
+    let mut listeners = vec![(listen(PLAIN)?, Service::Plain), (listen(TLS)?, tls)];
+    for port in refusals.ports() {
+        listeners.push((listen(port)?, Service::Refusing));
     }
+    ready()?;
+    let shared = Arc::new(Shared { sites, refusals, open: AtomicUsize::new(0) });
+    for (listener, service) in listeners {
+        let shared = Arc::clone(&shared);
+        thread::spawn(move || accept(&listener, &service, &shared));
+    }
+    let name = Path::new(NAMESPACES).join(netns);
     while name.exists() {
         thread::sleep(WATCH);
     }
@@ -106,38 +152,39 @@ fn listen(port: u16) -> io::Result<TcpListener> {
         .or_else(|_| TcpListener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))))
 }
 
-fn accept(listener: &TcpListener, config: Option<&Arc<ServerConfig>>, sites: &Arc<[Site]>, open: &Arc<AtomicUsize>) {
+fn accept(listener: &TcpListener, service: &Service, shared: &Arc<Shared>) {
     for stream in listener.incoming() {
         let Ok(stream) = stream else {
             // A connection that ended before it was taken, or no descriptors: both pass.
             thread::sleep(Duration::from_millis(10));
             continue;
         };
-        if open.fetch_add(1, Ordering::Relaxed) >= MOST_CONNECTIONS {
-            open.fetch_sub(1, Ordering::Relaxed);
+        if shared.open.fetch_add(1, Ordering::Relaxed) >= MOST_CONNECTIONS {
+            shared.open.fetch_sub(1, Ordering::Relaxed);
             continue;
         }
-        let (config, sites, open) = (config.cloned(), Arc::clone(sites), Arc::clone(open));
+        let (service, shared) = (service.clone(), Arc::clone(shared));
         thread::spawn(move || {
             // A client that breaks its connection concerns nobody else.
-            let _ = serve_connection(stream, config, &sites);
-            open.fetch_sub(1, Ordering::Relaxed);
+            let _ = serve_connection(stream, service, &shared);
+            shared.open.fetch_sub(1, Ordering::Relaxed);
         });
     }
 }
 
-fn serve_connection(stream: TcpStream, config: Option<Arc<ServerConfig>>, sites: &[Site]) -> io::Result<()> {
+fn serve_connection(stream: TcpStream, service: Service, shared: &Shared) -> io::Result<()> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(SILENCE))?;
     stream.set_write_timeout(Some(SILENCE))?;
     let local = stream.local_addr()?.ip().to_canonical();
     let source = stream.peer_addr()?.ip().to_canonical();
-    match config {
-        None => converse(stream, local, source, sites),
-        Some(config) => {
+    match service {
+        Service::Plain => converse(stream, local, source, &shared.sites),
+        Service::Tls(config) => {
             let connection = ServerConnection::new(config).map_err(io::Error::other)?;
-            converse(StreamOwned::new(connection, stream), local, source, sites)
+            converse(StreamOwned::new(connection, stream), local, source, &shared.sites)
         }
+        Service::Refusing => refuse(stream, local, source, shared),
     }
 }
 
@@ -156,6 +203,31 @@ fn converse(mut stream: impl Read + Write, local: IpAddr, source: IpAddr, sites:
     }
 }
 
+/// Answers whom the firewall of a service denies.
+fn refuse(mut stream: TcpStream, local: IpAddr, source: IpAddr, shared: &Shared) -> io::Result<()> {
+    let at = SocketAddr::new(local, stream.local_addr()?.port());
+    match shared.refusals.language(at) {
+        None => Ok(()),
+        Some(Language::Sql) => shared.refusals.refuse_sql(&name_at(local, &shared.sites), source),
+        Some(Language::Http) => {
+            let Some(request) = read_request(&mut stream, &mut Vec::new())? else { return Ok(()) };
+            let is_head = matches!(request, Request::Good { is_head: true, .. });
+            let server = server(&request, local, &shared.sites);
+            shared.refusals.refuse_http(&server, source, is_head, &mut stream)?;
+            // Closing over what was not read would reset the connection, and the client might lose the answer.
+            stream.shutdown(Shutdown::Write)?;
+            stream.set_read_timeout(Some(LAST_WORDS))?;
+            io::copy(&mut stream.take(LARGEST_HEAD as u64), &mut io::sink()).map(|_| ())
+        }
+    }
+}
+
+/// The name of the site at an address.
+fn name_at(local: IpAddr, sites: &[Site]) -> String {
+    let found = sites.iter().find(|site| site.subject == Subject::Address(local));
+    found.map_or_else(String::new, |site| site.name.clone())
+}
+
 /// Who answers a request that came to an address.
 fn server(request: &Request, local: IpAddr, sites: &[Site]) -> String {
     let host = match request {
@@ -166,9 +238,7 @@ fn server(request: &Request, local: IpAddr, sites: &[Site]) -> String {
         (Subject::Host(name), Some(host)) => name.eq_ignore_ascii_case(host),
         _ => false,
     };
-    let of_address = |site: &&Site| site.subject == Subject::Address(local);
-    let found = sites.iter().find(of_host).or_else(|| sites.iter().find(of_address));
-    found.map_or_else(String::new, |site| site.name.clone())
+    sites.iter().find(of_host).map_or_else(|| name_at(local, sites), |site| site.name.clone())
 }
 
 /// What matters of a request.
@@ -179,12 +249,33 @@ enum Request {
         host: Option<String>,
         is_get: bool,
         is_head: bool,
-        is_root: bool,
+        wanted: Wanted,
         wants_text: bool,
         keep: bool,
     },
     /// Not HTTP, too long, or with a body, which nobody sends to this server.
     Bad(&'static str),
+}
+
+/// What a request is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    /// The source of the connection.
+    Source,
+    /// So many bytes.
+    Bytes(u64),
+    /// What there is not.
+    Nothing,
+}
+
+impl Wanted {
+    fn of(path: &str) -> Self {
+        if path == "/" || path.starts_with("/?") {
+            return Self::Source;
+        }
+        let count = path.strip_prefix("/bytes/").and_then(|count| count.parse().ok());
+        count.filter(|count| *count <= MOST_BYTES).map_or(Self::Nothing, Self::Bytes)
+    }
 }
 
 /// Reads one request's head from a connection; `buffer` holds what was read beyond it. None at the connection's end.
@@ -234,13 +325,12 @@ fn parse(buffer: &[u8]) -> Option<(Request, usize)> {
     }
     // HTTP/1.0 closes unless asked to keep, HTTP/1.1 keeps unless asked to close (RFC 9112 section 9.3).
     let keep = if head.version == Some(0) { has("connection", "keep-alive") } else { !has("connection", "close") };
-    let path = head.path.unwrap_or_default();
     let host = values("host").next().and_then(|value| std::str::from_utf8(value).ok());
     let request = Request::Good {
         host: host.map(|host| host.split_once(':').map_or(host, |(host, _)| host).to_owned()),
         is_get: head.method == Some("GET"),
         is_head: head.method == Some("HEAD"),
-        is_root: path == "/" || path.starts_with("/?"),
+        wanted: Wanted::of(head.path.unwrap_or_default()),
         wants_text: has("accept", "text/plain"),
         keep,
     };
@@ -253,6 +343,8 @@ struct Response {
     status: &'static str,
     kind: &'static str,
     body: String,
+    /// How many zeros follow the body.
+    zeros: u64,
     without_body: bool,
     keep: bool,
 }
@@ -262,6 +354,7 @@ fn respond(request: &Request, seen: &Seen) -> Response {
         status,
         kind: "text/plain; charset=utf-8",
         body,
+        zeros: 0,
         without_body,
         keep,
     };
@@ -270,16 +363,24 @@ fn respond(request: &Request, seen: &Seen) -> Response {
         Request::Good { is_get, is_head, keep, .. } if !is_get && !is_head => {
             text("405 Method Not Allowed", "only GET and HEAD\n".to_owned(), keep, false)
         }
-        Request::Good { is_root: false, is_head, keep, .. } => {
-            text("404 Not Found", "there is only /\n".to_owned(), keep, is_head)
+        Request::Good { wanted: Wanted::Nothing, is_head, keep, .. } => {
+            text("404 Not Found", format!("there is only / and /bytes/COUNT up to {MOST_BYTES}\n"), keep, is_head)
         }
+        Request::Good { wanted: Wanted::Bytes(zeros), is_head, keep, .. } => Response {
+            status: "200 OK",
+            kind: "application/octet-stream",
+            body: String::new(),
+            zeros,
+            without_body: is_head,
+            keep,
+        },
         Request::Good { wants_text: true, is_head, keep, .. } => {
             text("200 OK", format!("{} sees {}\n", seen.server, seen.source), keep, is_head)
         }
         Request::Good { is_head, keep, .. } => {
             // An address and a string always are JSON.
             let body = serde_json::to_string(seen).unwrap_or_default() + "\n";
-            Response { status: "200 OK", kind: "application/json", body, without_body: is_head, keep }
+            Response { status: "200 OK", kind: "application/json", body, zeros: 0, without_body: is_head, keep }
         }
     }
 }
@@ -287,13 +388,15 @@ fn respond(request: &Request, seen: &Seen) -> Response {
 impl Response {
     fn write(&self, out: &mut impl Write) -> io::Result<()> {
         let Self { status, kind, body, .. } = self;
-        write!(out, "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n", body.len())?;
+        let length = body.len() as u64 + self.zeros;
+        write!(out, "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n")?;
         if status.starts_with("405") {
             write!(out, "allow: GET, HEAD\r\n")?;
         }
         write!(out, "connection: {}\r\n\r\n", if self.keep { "keep-alive" } else { "close" })?;
         if !self.without_body {
             write!(out, "{body}")?;
+            io::copy(&mut io::repeat(0).take(self.zeros), out)?;
         }
         out.flush()
     }
@@ -363,6 +466,14 @@ mod tests {
             assert_eq!(statuses, [("200 OK", true), ("200 OK", true), ("404 Not Found", false)], "pieces of {piece}");
             assert!(written(&all[1]).ends_with("\r\n\r\n"), "HEAD has no body");
         }
+    }
+
+    #[test]
+    fn as_many_bytes_come_as_were_asked_for() {
+        let all = answers(b"GET /bytes/3 HTTP/1.1\r\n\r\nHEAD /bytes/70000 HTTP/1.1\r\n\r\n", 4096);
+        assert!(written(&all[0]).ends_with("content-length: 3\r\nconnection: keep-alive\r\n\r\n\0\0\0"));
+        assert!(written(&all[1]).ends_with("content-length: 70000\r\nconnection: keep-alive\r\n\r\n"));
+        assert_eq!(answers(b"GET /bytes/1073741825 HTTP/1.1\r\n\r\n", 4096)[0].status, "404 Not Found");
     }
 
     #[test]

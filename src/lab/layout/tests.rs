@@ -195,6 +195,26 @@ fn a_device_outside_of_namespaces_is_an_interface_of_ours() {
 }
 
 #[test]
+fn services_answer_whom_they_deny_at_their_own_ports() {
+    let guarded = |port: u16| {
+        let firewall = format!("firewall = {{ default_action = \"Deny\", answering_port = {port} }}\n");
+        DOCUMENT.replace(
+            "device = { tun = \"eth0\", netns = \"storage\" }",
+            &format!("{firewall}device = {{ tun = \"eth0\", netns = \"storage\" }}"),
+        )
+    };
+    let layout = layout(&guarded(8403));
+    let refusals: Vec<_> = namespace(&layout, "storage").refusals.iter().map(ToString::to_string).collect();
+    assert_eq!(refusals, ["20.60.1.10:8403=http", "[2603:1020:206::10]:8403=http"]);
+    let sources: Vec<_> = layout.endpoint_sources.iter().map(ToString::to_string).collect();
+    assert_eq!(sources, ["10.1.0.0/16", "fd00:1::/48"]);
+    let sql = guarded(14330).replace("Microsoft.Storage", "Microsoft.Sql");
+    assert!(self::layout(&sql).namespaces.iter().flat_map(|n| &n.refusals).all(|r| r.language == Language::Sql));
+    let taken = Layout::of(&network(&guarded(443))).expect_err("refused");
+    assert_eq!(taken, LayoutError::AnsweringPort { service: "contosodata".to_owned(), port: 443 });
+}
+
+#[test]
 fn what_makes_no_lab_is_refused() {
     let refused = |document: &str| Layout::of(&network(document)).expect_err("refused");
     let ring = DOCUMENT.replace("web_names = [", "connect = { to = \"onprem\" }\n  web_names = [");
