@@ -147,6 +147,12 @@ impl Lab {
         command
     }
 
+    /// Puts another document in force on the node.
+    pub(crate) fn apply(&self, document: &str) {
+        self.write(document);
+        self.run(&["apply", "-c", "network.toml"]);
+    }
+
     /// Waits until every packet that came in has gone out, was answered or was dropped for a named reason, as the node
     /// counts them, and gives the counters.
     pub(crate) fn accounted(&self) -> Counters {
@@ -185,7 +191,13 @@ impl Lab {
         assert!(std::thread::panicking(), "the node does not end: {}", self.log());
     }
 
-    fn write(&self, document: &str) {
+    /// Where the lab's own files are: its certificate authority, and the logs of its services.
+    pub(crate) fn own_file(&self, name: &str) -> PathBuf {
+        Path::new("/run/sidestep/lab").join(format!("{}.d", self.name)).join(name)
+    }
+
+    /// Writes another document in the place of the lab's.
+    pub(crate) fn write(&self, document: &str) {
         let mut table: Table = toml::from_str(document).expect("document");
         rename(&mut table, &self.name);
         let catalogue = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/service-tags.json");
