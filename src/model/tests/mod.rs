@@ -158,16 +158,32 @@ fn demo_passes_the_check() {
     assert_eq!(network.virtual_networks[network.gateway.as_ref().unwrap().virtual_network].name, "hub");
 }
 
-#[test]
-fn every_namespace_of_the_demo_can_be_told_from_others() {
-    let network = load("demo.toml").unwrap_or_else(|mistakes| panic!("{mistakes}"));
+/// The networks of the scenarios.
+const SCENARIOS: [&str; 6] =
+    ["peered-networks", "appliance-egress", "managed-subnet", "on-premises-nat", "same-addresses", "secured"];
+
+/// The namespaces of every device and host of a network, each as often as it is named.
+fn namespaces(network: &Network) -> Vec<String> {
     let nics = network.nics.iter().map(|nic| &nic.device);
     let services = network.services.iter().map(|service| &service.device);
-    let others = [&network.gateway.as_ref().unwrap().device, &network.internet.as_ref().unwrap().device];
-    let devices = nics.chain(services).chain(others).map(|device| device.as_ref().unwrap().netns.clone().unwrap());
-    let hosts = network.lab.as_ref().unwrap().hosts.iter().map(|host| host.netns.clone());
-    let all: Vec<String> = devices.chain(hosts).collect();
-    assert_eq!(all.len(), 6);
+    let gateway = network.gateway.iter().map(|gateway| &gateway.device);
+    let internet = network.internet.iter().map(|internet| &internet.device);
+    let platform = network.platform.iter().map(|platform| &platform.device);
+    let devices = nics.chain(services).chain(gateway).chain(internet).chain(platform);
+    let devices = devices.map(|device| device.as_ref().unwrap().netns.clone().unwrap());
+    devices.chain(network.lab.iter().flat_map(|lab| lab.hosts.iter().map(|host| host.netns.clone()))).collect()
+}
+
+#[test]
+fn every_namespace_of_demo_and_scenarios_can_be_told_from_others() {
+    let demo = namespaces(&load("demo.toml").unwrap_or_else(|mistakes| panic!("{mistakes}")));
+    assert_eq!(demo.len(), 6);
+    let mut all = demo;
+    for name in SCENARIOS {
+        let mut found = namespaces(&load(&format!("{name}.toml")).unwrap_or_else(|mistakes| panic!("{mistakes}")));
+        assert!(found.iter().all(|netns| !all.contains(netns)), "{name} and another may be there together: {found:?}");
+        all.append(&mut found);
+    }
     assert!(all.iter().all(|netns| netns.starts_with("sidestep-")), "{all:?}");
 }
 
