@@ -8,6 +8,7 @@ mod changes;
 mod client;
 mod denials;
 mod hellos;
+mod scan;
 mod scenarios;
 #[path = "../support/lab.rs"]
 mod support;

@@ -29,10 +29,15 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Whether tests on devices can run here. Says aloud if not, and fails then if `CI` is `true`.
 pub(crate) fn privileged() -> bool {
+    privileged_with(&[])
+}
+
+/// The same for tests that need more tools than most.
+pub(crate) fn privileged_with(more: &[&str]) -> bool {
     let root = rustix::process::geteuid().is_root();
     let driver = fs::File::options().read(true).write(true).open("/dev/net/tun").is_ok();
-    let tools: Vec<_> =
-        ["ip", "nft", "ping", "traceroute", "iperf3", "curl"].into_iter().filter(|t| !installed(t)).collect();
+    let tools = ["ip", "nft", "ping", "traceroute", "iperf3", "curl"];
+    let tools: Vec<_> = tools.iter().chain(more).filter(|tool| !installed(tool)).collect();
     if root && driver && tools.is_empty() {
         return true;
     }
@@ -153,15 +158,16 @@ impl Lab {
         self.run(&["apply", "-c", "network.toml"]);
     }
 
-    /// Waits until every packet that came in has gone out, was answered or was dropped for a named reason, as the node
-    /// counts them, and gives the counters.
+    /// Waits until every packet that came in has gone out, was answered, was dropped for a named reason or is held, as the
+    /// node counts them, and gives the counters.
     pub(crate) fn accounted(&self) -> Counters {
         let client = Client::new(&self.socket());
         let until = Instant::now() + Duration::from_secs(5);
         loop {
             let counters: Counters = client.get("/v1/counters").expect("counters");
-            let sum =
-                counters.forwarded + counters.answered.values().sum::<u64>() + counters.dropped.values().sum::<u64>();
+            let ended = counters.answered.values().sum::<u64>() + counters.dropped.values().sum::<u64>();
+            // A fragment waits for the first one of its packet.
+            let sum = counters.forwarded + ended + counters.fragments_held;
             if counters.received == sum && counters.received > 0 {
                 return counters;
             }
