@@ -475,16 +475,16 @@ fn trace<A: Family>(
     if begins && (direction == Direction::Forward || is_others(core, flows, id)) {
         return Hit::Miss;
     }
-    if direction == Direction::Forward {
-        if let Err(reason) = order::decide(&core.snapshot, &redecide::subject(&key), Question::NEW, &mut Silent) {
-            return Hit::Verdict(if phase == Phase::Reset {
-                reset_sender(core, packet, reason, Answer::Reset, egress)
-            } else if reason.answer().is_some() {
-                refuse(core, packet, reason, egress)
-            } else {
-                Verdict::Dropped(reason)
-            });
-        }
+    if direction == Direction::Forward
+        && let Err(reason) = order::decide(&core.snapshot, &redecide::subject(&key), Question::NEW, &mut Silent)
+    {
+        return Hit::Verdict(if phase == Phase::Reset {
+            reset_sender(core, packet, reason, Answer::Reset, egress)
+        } else if reason.answer().is_some() {
+            refuse(core, packet, reason, egress)
+        } else {
+            Verdict::Dropped(reason)
+        });
     }
     let resets = direction == Direction::Forward || phase == Phase::Reset;
     if begins || !resets {
