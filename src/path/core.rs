@@ -113,6 +113,11 @@ impl Core {
         self.errors_paid = self.errors_paid.max(now.saturating_mul(1_000)) + ERROR_COST;
     }
 
+    /// Whether there are other workers.
+    pub(super) fn is_one_of_several(&self) -> bool {
+        self.settings.shared.directory.is_some()
+    }
+
     /// The other worker that owns a key, if one does.
     pub(super) fn owner(&self, hash: u64) -> Option<u16> {
         let owner = self.settings.shared.directory.as_ref()?.owner(hash)?;

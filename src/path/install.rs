@@ -58,6 +58,8 @@ pub(super) struct Replaces<'a> {
     pub(super) owner: Option<PortId>,
     /// Flows between the families, whose IPv4 side the replies of an IPv4 flow must not look like.
     pub(super) beyond: Option<&'a FlowTable<u128, FlowState>>,
+    /// Whether it may take a room that is kept: this worker has no flow to end for it.
+    pub(super) kept_room: bool,
 }
 
 /// Makes the flow that a decision asks for. A trace of the same table that it replaces ends.
@@ -370,6 +372,8 @@ impl<'a, A: Family> Making<'a, A> {
         let taken = if self.replaces.owner == Some(owner) {
             // The trace gives its own back once the flow is there.
             shared.quota.take(owner.0, u32::MAX, u32::MAX)
+        } else if self.replaces.kept_room {
+            shared.take_kept_room(&self.core.snapshot, owner.0)
         } else {
             shared.take_room(&self.core.snapshot, owner.0)
         };

@@ -2,6 +2,7 @@
 //! are, and endpoint-independent mappings.
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::denial::Denials;
 use super::flow::{Family, FlowState};
@@ -23,9 +24,17 @@ pub struct Shared {
     pub(super) mappings: Mappings,
     /// Who was denied what.
     pub(super) denials: Denials,
+    /// Rooms that are kept free for workers that have found the node full and could not make room themselves.
+    kept: AtomicU32,
     workers: u16,
     hasher: RandomState,
 }
+
+/// Most rooms that are kept: what one packet may have to make, so that the search stays short.
+const KEPT_MOST: u32 = 16;
+
+/// Of the node's limit at most this part, so that a small node is not kept empty.
+const KEPT_PART: u32 = 8;
 
 impl Shared {
     /// For this many workers.
@@ -35,6 +44,7 @@ impl Shared {
             quota: Quota::new(usize::from(u16::MAX) + 1),
             mappings: Mappings::new(),
             denials: Denials::new(),
+            kept: AtomicU32::new(0),
             workers: workers.max(1),
             hasher: RandomState::new(),
         }
@@ -83,12 +93,34 @@ impl Shared {
         }
     }
 
-    /// Room for one more flow of a port.
+    /// Room for one more flow of a port, but for what is kept.
     pub(super) fn take_room(&self, snapshot: &Snapshot, owner: u16) -> Result<(), Exceeded> {
+        self.take(snapshot, owner, snapshot.flow_limit.saturating_sub(self.kept(snapshot)))
+    }
+
+    /// Rooms that are kept for workers that could not make room themselves.
+    pub(super) fn kept(&self, snapshot: &Snapshot) -> u32 {
+        self.kept.load(Ordering::Relaxed).min(KEPT_MOST).min(snapshot.flow_limit / KEPT_PART)
+    }
+
+    /// Room for one more flow of a port of a worker that has no flow to end for it: a room that is kept for it, or one is
+    /// kept from now on, which the others make with their next flows.
+    pub(super) fn take_kept_room(&self, snapshot: &Snapshot, owner: u16) -> Result<(), Exceeded> {
+        let taken = self.take(snapshot, owner, snapshot.flow_limit);
+        let change = |kept: u32| match taken {
+            Ok(()) => kept.checked_sub(1),
+            Err(Exceeded::Total) => (kept < KEPT_MOST).then_some(kept + 1),
+            Err(Exceeded::Owner) => None,
+        };
+        let _unchanged = self.kept.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change);
+        taken
+    }
+
+    fn take(&self, snapshot: &Snapshot, owner: u16, limit: u32) -> Result<(), Exceeded> {
         // What comes from elsewhere to a service is bounded by the node's limit alone.
         let is_nic = snapshot.port(PortId(owner)).is_some_and(|port| port.kind == PortKind::Nic);
         let most = if is_nic { snapshot.flow_limit_per_nic } else { snapshot.flow_limit };
-        self.quota.take(owner, most, snapshot.flow_limit)
+        self.quota.take(owner, most, limit)
     }
 
     /// Gives back what a flow had. The hashes are those of its keys.

@@ -152,11 +152,23 @@ fn first(core: &mut Core, tables: &mut Tables, packet: &mut Packet<'_>, egress: 
     if let Some(verdict) = refuse_midway(core, &decision, packet, egress) {
         return verdict;
     }
-    let mut begun = begin(core, tables, &decision, packet, egress);
-    if let Err(NotMade::NoRoom(owner, exceeded)) = begun
-        && make_room(core, tables, packet, owner, exceeded)
-    {
-        begun = begin(core, tables, &decision, packet, egress);
+    let mut begun = begin(core, tables, &decision, packet, false, egress);
+    let mut made = 0;
+    while let Err(NotMade::NoRoom(owner, exceeded)) = begun {
+        let others = core.is_one_of_several() && exceeded == Exceeded::Total;
+        let kept = if others { core.settings.shared.kept(&core.snapshot) } else { 0 };
+        if made > kept {
+            break;
+        }
+        if make_room(core, tables, packet, owner, exceeded) {
+            made += 1;
+            begun = begin(core, tables, &decision, packet, false, egress);
+            continue;
+        }
+        if others {
+            begun = begin(core, tables, &decision, packet, true, egress);
+        }
+        break;
     }
     let reason = match begun {
         Ok(verdict) => return verdict,
@@ -243,6 +255,7 @@ fn begin(
     tables: &mut Tables,
     decision: &Decision,
     packet: &mut Packet<'_>,
+    kept_room: bool,
     egress: &mut impl Egress,
 ) -> Result<Verdict, NotMade> {
     let (v4, v6) = (met(&tables.v4, packet), met(&tables.v6, packet));
@@ -252,14 +265,14 @@ fn begin(
     // Nothing has become of the packet before its flow is there: until then the trace keeps others out.
     if packet.parsed.is_v4() && !crosses {
         let beyond = core.crosses.then_some(&tables.v6);
-        let replaces = Replaces { id: v4, owner, beyond };
+        let replaces = Replaces { id: v4, owner, beyond, kept_room };
         let id = install(core, &mut tables.v4, decision, packet, &replaces)?;
         if let Some(trace) = v6 {
             core.end(&mut tables.v6, trace);
         }
         return Ok(begun(core, &mut tables.v4, id, packet, egress));
     }
-    let replaces = Replaces { id: v6, owner, beyond: None };
+    let replaces = Replaces { id: v6, owner, beyond: None, kept_room };
     let id = install(core, &mut tables.v6, decision, packet, &replaces)?;
     if let Some(trace) = v4 {
         core.end(&mut tables.v4, trace);
@@ -433,6 +446,11 @@ fn unusual<A: Family>(
     let begins = begins_connection(packet.parsed);
     match state.phase {
         Phase::Reset | Phase::Moved => trace(core, flows, id, direction, packet, egress),
+        // Another connection on the ports of one that is over: what that one named says nothing about this one.
+        _ if begins && direction == Direction::Forward && state.is_inspected() && !state.is_live() => {
+            core.end(flows, id);
+            Hit::Miss
+        }
         Phase::Resting if !state.is_from_inside(direction) => {
             remember_unsolicited(core, packet, DropReason::NoMapping);
             Hit::Verdict(Verdict::Dropped(DropReason::PortResting))
@@ -480,8 +498,6 @@ fn trace<A: Family>(
     {
         return Hit::Verdict(if phase == Phase::Reset {
             reset_sender(core, packet, reason, Answer::Reset, egress)
-        } else if reason.answer().is_some() {
-            refuse(core, packet, reason, egress)
         } else {
             Verdict::Dropped(reason)
         });

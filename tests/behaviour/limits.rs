@@ -1,8 +1,15 @@
 //! How many flows there may be, who has to go when there are too many, and what the refused are told.
 
-use sidestep::path::{DropReason, Verdict};
+use std::cell::Cell;
+use std::sync::Arc;
 
-use crate::bench::Bench;
+use sidestep::packet::frame::Frame;
+use sidestep::path::counters::Counters;
+use sidestep::path::forwarder::Settings;
+use sidestep::path::shared::Shared;
+use sidestep::path::{DropReason, Forwarder, Verdict};
+
+use crate::bench::{Bench, Sent};
 use crate::packets::{Tcp, udp};
 use crate::site::{A1, Connection, End, SERVER, Site, WEB};
 
@@ -153,5 +160,68 @@ fn a_flood_of_one_family_leaves_room_for_the_other() {
         }
         bench.forward("a1", ask("10.1.1.4", 99), "internet");
         assert_eq!(bench.forwarder.flow_count(), 10, "{node}");
+    }
+}
+
+/// Workers of one node that share its limit.
+fn workers(bench: &Bench) -> [Forwarder; 2] {
+    let shared = Arc::new(Shared::new(2));
+    [0, 1].map(|worker| {
+        let settings = Settings { flow_limit: 1_000, seed: 7, worker, shared: shared.clone() };
+        Forwarder::new(bench.forwarder.snapshot().clone(), Arc::new(Counters::new()), settings)
+    })
+}
+
+#[test]
+fn a_flood_at_one_worker_leaves_room_for_the_flows_of_another() {
+    let bench = limited("[flows]\nlimit = 16\n");
+    let [mut zero, mut one] = workers(&bench);
+    let (mut sent, a1, a2) = (Sent::default(), bench.port("a1"), bench.port("a2"));
+    let now = Cell::new(1_000);
+    let mut packet = |worker: &mut Forwarder, port, bytes: Vec<u8>| {
+        worker.receive(now.get(), port, &mut Frame::from_packet(&bytes), &mut sent)
+    };
+    let mut flood = (1..).map(|port| ask("10.1.1.5", port));
+    for bytes in flood.by_ref().take(30) {
+        assert!(matches!(packet(&mut one, a2, bytes), Verdict::Forwarded(_)), "it makes room of its own");
+    }
+    for round in 1..=5 {
+        // It has nothing to end for it, and nobody can be waited for; the next flow of the other makes room for both.
+        let new = || ask("10.1.1.4", round);
+        assert_eq!(packet(&mut zero, a1, new()), Verdict::Dropped(DropReason::FlowTableFull));
+        for bytes in flood.by_ref().take(30) {
+            assert!(matches!(packet(&mut one, a2, bytes), Verdict::Forwarded(_)));
+        }
+        assert_eq!(one.flow_count() + zero.flow_count(), 15, "one room is kept");
+        assert!(matches!(packet(&mut zero, a1, new()), Verdict::Forwarded(_)), "round {round}");
+        assert_eq!((zero.flow_count(), one.flow_count()), (1, 15));
+        // It is transient itself until it is answered: let it go, so that the next round finds nothing to end.
+        for _ in 0..2 {
+            now.set(now.get() + 1_000_000);
+            zero.expire(now.get(), usize::MAX, &mut Sent::default());
+        }
+        assert_eq!(zero.flow_count(), 0);
+        let bytes = flood.next().unwrap();
+        assert!(matches!(packet(&mut one, a2, bytes), Verdict::Forwarded(_)), "nothing is kept any more");
+        assert_eq!(one.flow_count(), 16);
+    }
+}
+
+/// What nat.md says of a NIC at its limit: its own transient flow is looked for among the 64 of its worker that would end first.
+#[test]
+fn a_nic_at_its_limit_is_refused_behind_64_transient_flows_of_others() {
+    for (others, room) in [(63, true), (64, false)] {
+        let mut bench = limited("[flows]\nlimit_per_nic = 64\n");
+        for port in 1..=others {
+            bench.forward("a1", ask("10.1.1.4", port), "internet");
+        }
+        bench.now += 10_000;
+        for port in 1..=64 {
+            bench.forward("a2", ask("10.1.1.5", port), "internet");
+        }
+        let verdict = bench.inject("a2", ask("10.1.1.5", 99));
+        bench.take();
+        assert_eq!(matches!(verdict, Verdict::Forwarded(_)), room, "{others}: {verdict:?}");
+        assert!(room || verdict == Verdict::Dropped(DropReason::FlowLimitOfNic));
     }
 }

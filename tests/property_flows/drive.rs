@@ -116,7 +116,7 @@ impl Drive {
             now: 1_000_000,
             node: Node::new(&snapshot, workers, seed),
             workers,
-            model: Model::new(snapshot.clone()),
+            model: Model::new(snapshot.clone(), workers),
             network,
             catalogue,
             snapshot,
@@ -596,7 +596,7 @@ impl Drive {
                     port_rest_half_open: some(1, 120),
                 };
             }
-            10 if self.workers == 1 => {
+            10 => {
                 network.flows.limit = [60, 60, 24, 12][random.usize(..4)];
                 network.flows.limit_per_nic = [60, 60, 12, 5][random.usize(..4)];
             }
