@@ -46,6 +46,11 @@ pub(super) fn packet<A: Family>(
 ) -> Option<Verdict> {
     let forward = *flows.key(id, Direction::Forward)?;
     let key = key_of(&forward);
+    let malformed = Some(Verdict::Dropped(DropReason::UndecidedMalformed));
+    // What a later fragment carries would be put together with a first one that has passed for lack of data.
+    if direction == Direction::Forward && packet.parsed.fragment != Fragment::None {
+        return malformed;
+    }
     let TransportKind::Tcp { flags, sequence, acknowledgment, .. } = packet.parsed.kind else { return None };
     if direction == Direction::Reverse {
         if flags & Parsed::ACK != 0 && core.undecided.acknowledged(&key, acknowledgment) {
@@ -58,7 +63,6 @@ pub(super) fn packet<A: Family>(
     if flags & Parsed::RST != 0 {
         return None;
     }
-    let malformed = Some(Verdict::Dropped(DropReason::UndecidedMalformed));
     if flags & Parsed::SYN != 0 {
         let is_again = flags & Parsed::ACK == 0 && core.undecided.starts(&key, sequence.wrapping_add(1));
         return if is_again && data.is_empty() { None } else { malformed };
@@ -66,10 +70,9 @@ pub(super) fn packet<A: Family>(
     if data.is_empty() {
         return None;
     }
-    let whole = packet.parsed.fragment == Fragment::None;
     let unsound = packet.frame.offload.checksum == Checksum::Complete
         && checksum::verify(packet.frame.bytes(), packet.parsed) != Some(true);
-    if flags & URGENT != 0 || !whole || unsound {
+    if flags & URGENT != 0 || unsound {
         return malformed;
     }
     let (name, unnamed) = match core.undecided.read(&key, sequence, data) {

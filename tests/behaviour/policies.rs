@@ -320,6 +320,56 @@ fn what_servers_could_read_otherwise_does_not_pass() {
 }
 
 #[test]
+fn no_part_of_a_hello_passes_in_fragments() {
+    let mut bench = bench();
+    let client = Client::open(&mut bench, 443);
+    // A first fragment without data, and the hello in the ones behind it, which have no TCP header.
+    let hello = hello(&name("second"));
+    let whole = client.packet("PA", client.next, &hello[..hello.len() / 8 * 8 + 4]);
+    let mut first = whole[..44].to_vec();
+    first[2..4].copy_from_slice(&44_u16.to_be_bytes());
+    make_fragment(&mut first);
+    bench.dropped("blue1", first, DropReason::UndecidedMalformed);
+    let mut later = [&whole[..20], &whole[44..]].concat();
+    let total = later.len() as u16;
+    later[2..4].copy_from_slice(&total.to_be_bytes());
+    later[6..8].copy_from_slice(&3_u16.to_be_bytes());
+    crate::packets::fix_header(&mut later);
+    bench.dropped("blue1", later, DropReason::UndecidedMalformed);
+}
+
+#[test]
+fn another_connection_on_the_same_ports_has_to_name_what_it_wants() {
+    let mut bench = bench();
+    let mut client = Client::open(&mut bench, 443);
+    client.send(&mut bench, &hello(&name("first")));
+    bench.take();
+    client.acknowledge(&mut bench);
+    // Both ends finish, and the client uses its port again.
+    bench.forward("blue1", client.packet("FA", client.next, b""), "front");
+    bench.forward("front", client.server("FA", SERVER + 1, client.next + 1, b""), "blue1");
+    bench.forward(
+        "blue1",
+        Tcp {
+            to: (SHARED, 443),
+            from: ("10.1.1.4", 40_000),
+            flags: "A",
+            sequence: client.next + 1,
+            acknowledgment: SERVER + 2,
+            ..Tcp::default()
+        }
+        .bytes(),
+        "front",
+    );
+    let mut again = Client { port: 443, next: 500_001 };
+    bench.forward("blue1", Tcp { to: (SHARED, 443), sequence: 500_000, ..Tcp::default() }.bytes(), "front");
+    bench.forward("front", again.server("SA", SERVER, 500_001, b""), "blue1");
+    assert_eq!(bench.report().undecided, 1);
+    assert_eq!(again.send(&mut bench, &hello(&name("second"))), Verdict::Answered(Answer::PolicyDenied));
+    bench.take();
+}
+
+#[test]
 fn another_start_of_the_stream_is_refused_once_it_has_begun() {
     let mut bench = bench();
     let mut client = Client::open(&mut bench, 443);
