@@ -1,6 +1,6 @@
 //! Network security groups: rules with the addresses that they stand for, and the groups that each subnet and NIC has.
 //!
-//! What `VirtualNetwork` and `Internet` stand for depends on where a group is used (see [`spaces`]), and so does whom an
+//! What `VirtualNetwork` and `Internet` stand for depends on where a group is used (see `spaces`), and so does whom an
 //! application security group means: its NICs in the network, and in those that it is peered with, for other networks may
 //! have the same addresses. A group is compiled once for each network and each of these sets that it meets: once for all
 //! subnets of a network with the same route table. Sets of addresses are the same sets for all groups, and only tags that
