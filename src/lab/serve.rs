@@ -4,7 +4,7 @@
 //! `GET /` answers `{"source":"10.1.1.4","server":"contosodata"}`, or as a line of text where the request's `Accept`
 //! prefers `text/plain`; `GET /bytes/1000` answers so many bytes. Who answers follows from the request's `Host`, else from
 //! the address. Connections stay open as HTTP/1.1 has it (RFC 9112 section 9.3), so that a client can watch one over a
-//! change of the network. Ports where services answer whom they deny are served, too ([`super::refusal`]).
+//! change of the network. Ports where services answer whom they deny are served, too (`refusal`).
 
 use std::io::{self, BufWriter, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};

@@ -2,7 +2,7 @@
 //!
 //! A resource that has its address alone is known by the address. Resources that share addresses are told apart by the
 //! name that the connection gives: `server_name` of a TLS ClientHello on port 443, `Host` of an HTTP request on port 80.
-//! That name comes after the handshake, so that the flow is made first and stays *undecided* ([`super::inspect`]) until
+//! That name comes after the handshake, so that the flow is made first and stays *undecided* (`inspect`) until
 //! the name is known. A connection that gives no name, or none of a resource here, is unidentified: the policy says what
 //! becomes of it.
 //!
