@@ -18,7 +18,7 @@ use sidestep::plan::Plan;
 use sidestep::port::{Port, memory};
 use sidestep::snapshot::{PortId, Publisher, Snapshot};
 use sidestep::telemetry::counters::Report;
-use sidestep::worker::{Handle, Restored, Settings};
+use sidestep::worker::{Handle, Restored, Saved, Settings};
 
 use packets::{Tcp, decode, udp};
 
@@ -46,6 +46,8 @@ impl Node {
         flows: Vec<Vec<SavedFlow>>,
         before: impl FnOnce(&Snapshot, &[Vec<memory::Handle>]),
     ) -> (Self, Restored) {
+        let oldest = flows.iter().flatten().map(SavedFlow::age).max().unwrap_or(0);
+        let mut saved = Saved { flows, oldest, ..Saved::default() };
         let network = sidestep::model::parse(bench::NETWORK, Path::new("workers.toml"), None).unwrap();
         let snapshot = Plan::new(Arc::new(network.clone()), bench::catalogue()).compile(1, None).unwrap();
         let mut ports: Vec<(PortId, Vec<Box<dyn Port>>)> = Vec::new();
@@ -59,7 +61,7 @@ impl Node {
         before(&snapshot, &queues);
         let publisher = Arc::new(Publisher::new(snapshot));
         let settings = Settings { workers, flow_limit: 10_000, seed: 3 };
-        let (handle, restored) = Handle::resume(publisher.clone(), ports, &settings, flows).unwrap();
+        let (handle, restored) = Handle::resume(publisher.clone(), ports, &settings, &mut saved).unwrap();
         (Self { network, publisher, handle, queues }, restored)
     }
 

@@ -17,7 +17,7 @@ use super::privileges::{self, Files, PrivilegesError};
 use super::refusal::Refusal;
 use super::server;
 use super::socket::{self, ControlSocket, SocketError};
-use super::state::{self, State, StateError};
+use super::state::{self, ByHand, Reading, State, StateError};
 use crate::worker;
 
 /// How often the catalogue's file is looked at.
@@ -82,10 +82,15 @@ pub fn run(
     options: RunOptions,
     ready: impl FnOnce(&Node, &ControlSocket) -> io::Result<()>,
 ) -> Result<Counters, RunError> {
-    let saved = options.state.as_deref().map(read_state).transpose()?.flatten();
+    // Nothing is forwarded yet: the flows are read while the network is compiled.
+    let reading = options.state.as_deref().map(read_state).transpose()?.flatten();
     let document = Document::read(&options.config)?;
-    let by_hand = saved.as_ref().map(|saved| saved.by_hand(&document.text)).unwrap_or_default();
-    let loaded = Loaded::resume(document, options.overrides, &by_hand)?;
+    let by_hand = reading.as_ref().map(|reading| reading.by_hand(&document.text)).unwrap_or_default();
+    let mut loaded = Loaded::resume(document.clone(), options.overrides.clone(), &by_hand)?;
+    let saved = reading.and_then(|reading| or_warn(reading.finish()));
+    if saved.is_none() && by_hand != ByHand::default() {
+        loaded = Loaded::load(document, options.overrides)?;
+    }
     let network = loaded.network();
     let path = socket::location(options.control.as_deref(), network.control.as_deref());
     // Before there are other threads, which would keep what they were started with.
@@ -112,14 +117,14 @@ pub fn run(
     let socket = ControlSocket::bind(&path)?;
     let settings = worker::Settings::new(network.workers, network.flows.limit);
     let stopped = saved.as_ref().map(State::stopped);
-    let (flows, gone) = saved.map(|saved| saved.into_flows(loaded.snapshot())).unwrap_or_default();
+    let mut saved = saved.map(|saved| saved.into_saved(loaded.snapshot())).unwrap_or_default();
     let mut restored = None;
     let node = loaded.start(Box::new(devices.clone()), |publisher, ports| {
-        let (handle, counts) = worker::Handle::resume(publisher, ports, &settings, flows)?;
+        let (handle, counts) = worker::Handle::resume(publisher, ports, &settings, &mut saved)?;
         restored = stopped.map(|stopped| RestoredStatus {
             flows: counts.restored,
             expired: counts.expired,
-            left_out: counts.refused + gone,
+            left_out: counts.refused,
             blackout_us: SystemTime::now().duration_since(stopped).unwrap_or_default().as_micros() as u64,
         });
         Ok(handle)
@@ -127,6 +132,8 @@ pub fn run(
     if options.drop_all_privileges {
         devices.end();
     }
+    // Not before: a million flows take a while to be given back.
+    drop(saved);
     if let Some(file) = options.state.clone() {
         if let Some(RestoredStatus { flows, expired, left_out, blackout_us }) = restored {
             tracing::info!(flows, expired, left_out, blackout_us, "flows are restored");
@@ -187,13 +194,15 @@ pub fn run(
     Ok(counters)
 }
 
-/// What the process before left, if it can be used: a node that cannot go on starts anew.
-fn read_state(path: &Path) -> Result<Option<State>, StateError> {
+/// What the process before left.
+fn read_state(path: &Path) -> Result<Option<Reading>, StateError> {
     state::check_folder(path)?;
-    Ok(State::read(path).unwrap_or_else(|error| {
-        tracing::warn!(%error, "the node starts without flows");
-        None
-    }))
+    Ok(or_warn(Reading::begin(path)).flatten())
+}
+
+/// What can be used: a node that cannot go on starts anew.
+fn or_warn<T>(read: Result<T, StateError>) -> Option<T> {
+    read.inspect_err(|error| tracing::warn!(%error, "the node starts without flows")).ok()
 }
 
 /// Signals that end a node.

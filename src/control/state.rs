@@ -13,9 +13,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -23,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use super::ports::kind_name;
 use crate::path::save::SavedFlow;
 use crate::snapshot::{PortId, Snapshot};
-use crate::worker::Stopped;
+use crate::worker::{Saved, Stopped};
 
 const MAGIC: [u8; 8] = *b"SIDESTEP";
 
@@ -102,6 +104,8 @@ pub struct State {
     header: Header,
     /// By the worker that had them.
     flows: Vec<Vec<SavedFlow>>,
+    /// The age of the oldest.
+    oldest: u64,
 }
 
 /// What the next process needs to know beside the flows.
@@ -146,7 +150,8 @@ pub(crate) fn write(path: &Path, in_force: InForce<'_>, stopped: &Stopped) -> Re
     let _absent = fs::remove_file(&beside);
     let mut file =
         fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside).map_err(failed("make"))?;
-    let written = write_to(&mut file, &header, |visit| stopped.save(visit)).map_err(failed("write"));
+    let written = write_behind(&mut file, |sink| write_to(sink, &header, |visit| stopped.save(visit)));
+    let written = written.map_err(failed("write"));
     let renamed = written.and_then(|()| fs::rename(&beside, path).map_err(failed("replace")));
     if renamed.is_err() {
         let _absent = fs::remove_file(&beside);
@@ -154,11 +159,26 @@ pub(crate) fn write(path: &Path, in_force: InForce<'_>, stopped: &Stopped) -> Re
     renamed.map(|()| header.flows)
 }
 
-fn write_to(
-    out: &mut impl Write,
-    header: &Header,
-    flows: impl FnOnce(&mut dyn FnMut(u16, SavedFlow)),
-) -> io::Result<()> {
+/// Takes pieces of a file in their order.
+type Sink<'a> = &'a mut dyn FnMut(Vec<u8>) -> io::Result<()>;
+
+/// Pieces that may be ready and not written yet: a few MiB.
+const PIECES: usize = 16;
+
+/// Writes what a function makes, while it makes more.
+fn write_behind(out: &mut (impl Write + Send), make: impl FnOnce(Sink<'_>) -> io::Result<()>) -> io::Result<()> {
+    thread::scope(|scope| {
+        let (ready, pieces) = mpsc::sync_channel::<Vec<u8>>(PIECES);
+        let writer = scope.spawn(move || pieces.iter().try_for_each(|piece| out.write_all(&piece)));
+        let made = make(&mut |piece| ready.send(piece).map_err(|_| io::Error::other("the writer has ended")));
+        drop(ready);
+        let written = writer.join().unwrap_or_else(|_| Err(io::Error::other("the writer panicked")));
+        // Where the writer has failed, the other error only says so.
+        written.and(made)
+    })
+}
+
+fn write_to(sink: Sink<'_>, header: &Header, flows: impl FnOnce(&mut dyn FnMut(u16, SavedFlow))) -> io::Result<()> {
     let text = serde_json::to_vec(header)?;
     let mut bytes = Vec::new();
     bytes.extend(MAGIC);
@@ -166,51 +186,198 @@ fn write_to(
     bytes.extend((text.len() as u32).to_le_bytes());
     bytes.extend(text);
     bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
-    out.write_all(&bytes)?;
+    sink(bytes)?;
 
-    let mut block = Block { worker: 0, count: 0, flows: Vec::new() };
+    let mut block = Block::new();
     let mut result = Ok(());
     flows(&mut |worker, flow| {
         if block.count > 0 && (block.worker != worker || block.count == BLOCK) && result.is_ok() {
-            result = block.write(out);
+            result = sink(block.take());
         }
         if result.is_err() {
             return;
         }
         block.worker = worker;
         block.count += 1;
-        flow.to_bytes(&mut block.flows);
+        flow.to_bytes(&mut block.bytes);
     });
     result?;
     if block.count > 0 {
-        block.write(out)?;
+        sink(block.take())?;
     }
-    block.write(out)
+    sink(block.take())
 }
 
 /// Flows of one worker that are written together.
 struct Block {
     worker: u16,
     count: u16,
-    flows: Vec<u8>,
+    /// Room for the head, and the flows.
+    bytes: Vec<u8>,
 }
 
+/// Worker, flows and length of a block.
+const HEAD: usize = 8;
+
+/// What most blocks take: flows of IPv4.
+const BLOCK_BYTES: usize = BLOCK as usize * 96;
+
 impl Block {
-    /// Writes the block and empties it.
-    fn write(&mut self, out: &mut impl Write) -> io::Result<()> {
-        let mut head = Vec::with_capacity(8);
-        head.extend(self.worker.to_le_bytes());
-        head.extend(self.count.to_le_bytes());
-        head.extend((self.flows.len() as u32).to_le_bytes());
-        let mut crc = crc32fast::Hasher::new();
-        crc.update(&head);
-        crc.update(&self.flows);
-        out.write_all(&head)?;
-        out.write_all(&self.flows)?;
-        out.write_all(&crc.finalize().to_le_bytes())?;
-        self.count = 0;
-        self.flows.clear();
-        Ok(())
+    fn new() -> Self {
+        let mut bytes = Vec::with_capacity(BLOCK_BYTES);
+        bytes.resize(HEAD, 0);
+        Self { worker: 0, count: 0, bytes }
+    }
+
+    /// The block with its checksum, as it is written; empties it.
+    fn take(&mut self) -> Vec<u8> {
+        let Self { worker, count, mut bytes } = std::mem::replace(self, Self::new());
+        let length = (bytes.len() - HEAD) as u32;
+        bytes[..2].copy_from_slice(&worker.to_le_bytes());
+        bytes[2..4].copy_from_slice(&count.to_le_bytes());
+        bytes[4..HEAD].copy_from_slice(&length.to_le_bytes());
+        let crc = crc32fast::hash(&bytes);
+        bytes.extend(crc.to_le_bytes());
+        bytes
+    }
+}
+
+/// What a process left, of which the flows are still being read.
+#[derive(Debug)]
+pub struct Reading {
+    path: PathBuf,
+    header: Header,
+    rest: JoinHandle<Result<Flows, Unread>>,
+}
+
+/// Why the flows are not there.
+#[derive(Debug)]
+enum Unread {
+    File(io::Error),
+    Flaw(Flaw),
+}
+
+/// Flows by the worker that had them, and the age of the oldest.
+#[derive(Debug, Default)]
+struct Flows {
+    by_worker: Vec<Vec<SavedFlow>>,
+    oldest: u64,
+}
+
+impl Reading {
+    /// Begins to read a state file; none where there is no file. Its header is checked, and its flows are read by a thread
+    /// of its own, so that other things can be done meanwhile.
+    ///
+    /// # Errors
+    /// [`StateError`]: nothing of it is to be used.
+    pub fn begin(path: &Path) -> Result<Option<Self>, StateError> {
+        let mut file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(unread(path, Unread::File(error))),
+        };
+        let header = read_header(&mut file).map_err(|error| unread(path, error))?;
+        let count = header.flows;
+        let rest = thread::Builder::new().name("state".to_owned()).spawn(move || {
+            let mut bytes = Vec::with_capacity(file.metadata().map(|file| file.len() as usize).unwrap_or(0));
+            file.read_to_end(&mut bytes).map_err(Unread::File)?;
+            flows_from_bytes(&bytes, count).map_err(Unread::Flaw)
+        });
+        let rest = rest.map_err(|error| unread(path, Unread::File(error)))?;
+        Ok(Some(Self { path: path.to_owned(), header, rest }))
+    }
+
+    /// What was changed by hand, if the document is still the one that it belongs to.
+    pub fn by_hand(&self, document: &str) -> ByHand {
+        self.header.by_hand(document)
+    }
+
+    /// Waits for the flows.
+    ///
+    /// # Errors
+    /// [`StateError`]: nothing of the file is to be used, its header neither.
+    pub fn finish(self) -> Result<State, StateError> {
+        let flows = self.rest.join().unwrap_or_else(|_| Err(Unread::File(io::Error::other("its reader panicked"))));
+        let Flows { by_worker, oldest } = flows.map_err(|error| unread(&self.path, error))?;
+        Ok(State { header: self.header, flows: by_worker, oldest })
+    }
+}
+
+fn unread(path: &Path, error: Unread) -> StateError {
+    let path = path.to_owned();
+    match error {
+        Unread::File(source) => StateError::File { path, action: "read", source },
+        Unread::Flaw(Flaw::Damaged(what)) => StateError::Damaged { path, what },
+        Unread::Flaw(Flaw::Version(found)) => StateError::Version { path, found },
+    }
+}
+
+/// Magic, version and the header's length.
+const START: usize = 16;
+
+const CUT: Flaw = Flaw::Damaged("it ends too early");
+
+/// Reads a file up to the end of its header.
+fn read_header(file: &mut (impl Read + ?Sized)) -> Result<Header, Unread> {
+    let mut bytes = Vec::new();
+    file.take(START as u64).read_to_end(&mut bytes).map_err(Unread::File)?;
+    let mut from = bytes.as_slice();
+    if take(&mut from) != Some(MAGIC) {
+        return Err(Unread::Flaw(Flaw::Damaged("it does not begin as one")));
+    }
+    let version = take(&mut from).map(u32::from_le_bytes).ok_or(Unread::Flaw(CUT))?;
+    if version != VERSION {
+        return Err(Unread::Flaw(Flaw::Version(version)));
+    }
+    let length = take(&mut from).map(u32::from_le_bytes).ok_or(Unread::Flaw(CUT))? as usize;
+    file.take(length as u64 + 4).read_to_end(&mut bytes).map_err(Unread::File)?;
+    let (part, mut crc) = bytes.split_at_checked(START + length).ok_or(Unread::Flaw(CUT))?;
+    check(part, &mut crc).map_err(Unread::Flaw)?;
+    let text = part.get(START..).unwrap_or_default();
+    let flaw = Flaw::Damaged("its header is not that of a state file");
+    serde_json::from_slice(text).map_err(|_| Unread::Flaw(flaw))
+}
+
+/// The flows that follow the header: as many as it says, and nothing else.
+fn flows_from_bytes(mut from: &[u8], expected: usize) -> Result<Flows, Flaw> {
+    let mut flows = Flows::default();
+    loop {
+        let block = from;
+        let mut number = || take(&mut from).map(u16::from_le_bytes).ok_or(CUT);
+        let (worker, count) = (number()?, number()?);
+        let length = take(&mut from).map(u32::from_le_bytes).ok_or(CUT)?;
+        let (mut bytes, rest) = from.split_at_checked(length as usize).ok_or(CUT)?;
+        from = rest;
+        check(&block[..block.len() - rest.len()], &mut from)?;
+        if count == 0 {
+            break;
+        }
+        if flows.by_worker.len() <= usize::from(worker) {
+            flows.by_worker.resize_with(usize::from(worker) + 1, Vec::new);
+        }
+        let share = &mut flows.by_worker[usize::from(worker)];
+        share.reserve(usize::from(count));
+        for _ in 0..count {
+            let flow = SavedFlow::from_bytes(&mut bytes).ok_or(Flaw::Damaged("a flow is none"))?;
+            flows.oldest = flows.oldest.max(flow.age());
+            share.push(flow);
+        }
+        if !bytes.is_empty() {
+            return Err(Flaw::Damaged("a block has more than its flows"));
+        }
+    }
+    if !from.is_empty() || flows.by_worker.iter().map(Vec::len).sum::<usize>() != expected {
+        return Err(Flaw::Damaged("it has another number of flows than it says"));
+    }
+    Ok(flows)
+}
+
+impl Header {
+    fn by_hand(&self, document: &str) -> ByHand {
+        if self.document != fingerprint(document) {
+            return ByHand::default();
+        }
+        ByHand { switched: self.switched.clone(), catalogue: self.catalogue.clone() }
     }
 }
 
@@ -220,69 +387,12 @@ impl State {
     /// # Errors
     /// [`StateError`]: nothing of it is to be used.
     pub fn read(path: &Path) -> Result<Option<Self>, StateError> {
-        match fs::read(path) {
-            Ok(bytes) => Self::from_bytes(&bytes).map(Some).map_err(|flaw| match flaw {
-                Flaw::Damaged(what) => StateError::Damaged { path: path.to_owned(), what },
-                Flaw::Version(found) => StateError::Version { path: path.to_owned(), found },
-            }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(StateError::File { path: path.to_owned(), action: "read", source }),
-        }
-    }
-
-    fn from_bytes(all: &[u8]) -> Result<Self, Flaw> {
-        const CUT: Flaw = Flaw::Damaged("it ends too early");
-        let mut from = all;
-        if take(&mut from) != Some(MAGIC) {
-            return Err(Flaw::Damaged("it does not begin as one"));
-        }
-        let version = take(&mut from).map(u32::from_le_bytes).ok_or(CUT)?;
-        if version != VERSION {
-            return Err(Flaw::Version(version));
-        }
-        let length = take(&mut from).map(u32::from_le_bytes).ok_or(CUT)?;
-        let (text, rest) = from.split_at_checked(length as usize).ok_or(CUT)?;
-        from = rest;
-        check(&all[..all.len() - rest.len()], &mut from)?;
-        let header: Header =
-            serde_json::from_slice(text).map_err(|_| Flaw::Damaged("its header is not that of a state file"))?;
-
-        let mut flows: Vec<Vec<SavedFlow>> = Vec::new();
-        loop {
-            let block = from;
-            let mut number = || take(&mut from).map(u16::from_le_bytes).ok_or(CUT);
-            let (worker, count) = (number()?, number()?);
-            let length = take(&mut from).map(u32::from_le_bytes).ok_or(CUT)?;
-            let (mut bytes, rest) = from.split_at_checked(length as usize).ok_or(CUT)?;
-            from = rest;
-            check(&block[..block.len() - rest.len()], &mut from)?;
-            if count == 0 {
-                break;
-            }
-            if flows.len() <= usize::from(worker) {
-                flows.resize_with(usize::from(worker) + 1, Vec::new);
-            }
-            let share = &mut flows[usize::from(worker)];
-            share.reserve(usize::from(count));
-            for _ in 0..count {
-                share.push(SavedFlow::from_bytes(&mut bytes).ok_or(Flaw::Damaged("a flow is none"))?);
-            }
-            if !bytes.is_empty() {
-                return Err(Flaw::Damaged("a block has more than its flows"));
-            }
-        }
-        if !from.is_empty() || flows.iter().map(Vec::len).sum::<usize>() != header.flows {
-            return Err(Flaw::Damaged("it has another number of flows than it says"));
-        }
-        Ok(Self { header, flows })
+        Reading::begin(path)?.map(Reading::finish).transpose()
     }
 
     /// What was changed by hand, if the document is still the one that it belongs to.
     pub fn by_hand(&self, document: &str) -> ByHand {
-        if self.header.document != fingerprint(document) {
-            return ByHand::default();
-        }
-        ByHand { switched: self.header.switched.clone(), catalogue: self.header.catalogue.clone() }
+        self.header.by_hand(document)
     }
 
     /// When the workers had stopped.
@@ -290,32 +400,22 @@ impl State {
         UNIX_EPOCH + Duration::from_micros(self.header.stopped)
     }
 
-    /// The flows by the worker that had them, as old as they are now and with the port numbers of a snapshot, and how
-    /// many were left out because a port is gone.
-    pub fn into_flows(self, snapshot: &Snapshot) -> (Vec<Vec<SavedFlow>>, u64) {
+    /// The flows for workers under a snapshot: as old as they are now, and with its numbers of ports. Those whose port is
+    /// gone are left out.
+    pub fn into_saved(self, snapshot: &Snapshot) -> Saved {
         // A clock that was set back meanwhile tells nothing: then no time has passed.
-        let down = SystemTime::now().duration_since(self.stopped()).unwrap_or_default().as_millis() as u64;
+        let older = SystemTime::now().duration_since(self.stopped()).unwrap_or_default().as_millis() as u64;
         let now: HashMap<(&str, &str), PortId> =
             (0..).zip(&snapshot.ports).map(|(id, port)| ((kind_name(port.kind), &*port.name), PortId(id))).collect();
-        let numbers: HashMap<PortId, PortId> = self
+        let numbers: HashMap<u16, PortId> = self
             .header
             .ports
             .iter()
-            .filter_map(|port| Some((PortId(port.number), *now.get(&(&*port.kind, &*port.name))?)))
+            .filter_map(|port| Some((port.number, *now.get(&(&*port.kind, &*port.name))?)))
             .collect();
-        let mut left_out = 0;
-        let mut flows = self.flows;
-        for share in &mut flows {
-            share.retain_mut(|flow| {
-                let there = flow.older_by(down).with_ports(|port| numbers.get(&port).copied());
-                left_out += u64::from(there.is_none());
-                there.is_some_and(|there| {
-                    *flow = there;
-                    true
-                })
-            });
-        }
-        (flows, left_out)
+        let largest = numbers.keys().max().map_or(0, |largest| usize::from(*largest) + 1);
+        let ports = (0..).take(largest).map(|number: u16| numbers.get(&number).copied()).collect();
+        Saved { flows: self.flows, oldest: self.oldest, older, ports: Some(ports) }
     }
 }
 
@@ -400,13 +500,23 @@ mod tests {
     fn file(workers: &[u32]) -> Vec<u8> {
         let mut bytes = Vec::new();
         let header = header(workers.iter().sum::<u32>() as usize);
-        write_to(&mut bytes, &header, |visit| {
+        let flows = |visit: &mut dyn FnMut(u16, SavedFlow)| {
             for (worker, count) in (0..).zip(workers) {
                 (0..*count).for_each(|number| visit(worker, flow(number)));
             }
-        })
-        .unwrap();
+        };
+        write_behind(&mut bytes, |sink| write_to(sink, &header, flows)).unwrap();
         bytes
+    }
+
+    fn read(mut from: &[u8]) -> Result<State, Flaw> {
+        let flaw = |unread| match unread {
+            Unread::Flaw(flaw) => flaw,
+            Unread::File(error) => panic!("{error}"),
+        };
+        let header = read_header(&mut from).map_err(flaw)?;
+        let Flows { by_worker, oldest } = flows_from_bytes(from, header.flows)?;
+        Ok(State { header, flows: by_worker, oldest })
     }
 
     fn bytes(flow: &SavedFlow) -> Vec<u8> {
@@ -418,7 +528,7 @@ mod tests {
     #[test]
     fn what_was_written_is_read_by_worker() {
         for workers in [&[0][..], &[1], &[0, 2], &[u32::from(BLOCK) + 1, 0, u32::from(BLOCK)]] {
-            let state = State::from_bytes(&file(workers)).unwrap();
+            let state = read(&file(workers)).unwrap();
             assert_eq!(state.header, header(workers.iter().sum::<u32>() as usize));
             for (worker, count) in workers.iter().enumerate() {
                 let share = state.flows.get(worker).map(Vec::as_slice).unwrap_or_default();
@@ -432,18 +542,18 @@ mod tests {
     fn another_version_and_another_file_are_told_apart() {
         let mut newer = file(&[1]);
         newer[8] = 9;
-        assert_eq!(State::from_bytes(&newer).err(), Some(Flaw::Version(9)));
-        let foreign = State::from_bytes(b"GIF89a, and more of it").err();
+        assert_eq!(read(&newer).err(), Some(Flaw::Version(9)));
+        let foreign = read(b"GIF89a, and more of it").err();
         assert_eq!(foreign, Some(Flaw::Damaged("it does not begin as one")));
         let twice = [file(&[1]), file(&[1])].concat();
-        assert!(State::from_bytes(&twice).is_err());
+        assert!(read(&twice).is_err());
     }
 
     proptest! {
         #[test]
         fn a_cut_file_is_refused(cut in any::<prop::sample::Index>()) {
             let whole = file(&[3, 2]);
-            prop_assert!(State::from_bytes(&whole[..cut.index(whole.len())]).is_err());
+            prop_assert!(read(&whole[..cut.index(whole.len())]).is_err());
         }
 
         #[test]
@@ -451,22 +561,38 @@ mod tests {
             let mut bytes = file(&[3, 2]);
             let at = at.index(bytes.len());
             bytes[at] ^= 1_u8 << bit;
-            prop_assert!(State::from_bytes(&bytes).is_err());
+            prop_assert!(read(&bytes).is_err());
         }
 
         #[test]
         fn any_bytes_behind_the_magic_are_read_without_a_panic(rest in proptest::collection::vec(any::<u8>(), 0..200)) {
             let bytes = [&MAGIC[..], &VERSION.to_le_bytes(), &rest].concat();
-            prop_assert!(State::from_bytes(&bytes).is_err());
+            prop_assert!(read(&bytes).is_err());
         }
     }
 
     #[test]
     fn what_was_changed_by_hand_belongs_to_its_document() {
-        let state = State::from_bytes(&file(&[])).unwrap();
+        let state = read(&file(&[])).unwrap();
         let by_hand = state.by_hand("location = \"westeurope\"");
         assert_eq!((by_hand.switched.len(), by_hand.catalogue), (1, Some("/tags.json".into())));
         assert_eq!(state.by_hand("location = \"northeurope\""), ByHand::default());
+    }
+
+    #[test]
+    fn a_writer_that_fails_is_what_is_told() {
+        struct Full;
+        impl Write for Full {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let many = |visit: &mut dyn FnMut(u16, SavedFlow)| (0..100_000).for_each(|number| visit(0, flow(number)));
+        let error = write_behind(&mut Full, |sink| write_to(sink, &header(100_000), many)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
     }
 
     #[test]

@@ -72,8 +72,33 @@ pub struct Restored {
     pub restored: u64,
     /// Flows whose time is over.
     pub expired: u64,
-    /// Flows that there is no room for, or that another one contradicts.
+    /// Flows that there is no room for, that another one contradicts, or whose port is gone.
     pub refused: u64,
+}
+
+/// Flows of workers before, to go on with. What a flow is now is worked out where it is taken in: a million of them then
+/// go through memory once.
+#[derive(Debug, Default)]
+pub struct Saved {
+    /// As they were saved, by the number of the worker that had them.
+    pub flows: Vec<Vec<SavedFlow>>,
+    /// The largest age in them.
+    pub oldest: u64,
+    /// How many milliseconds ago that was.
+    pub older: u64,
+    /// What each port is called now, by its number then; none where they are called the same.
+    pub ports: Option<Vec<Option<PortId>>>,
+}
+
+impl Saved {
+    /// A flow as it is now; none where a port of its is gone.
+    fn now(&self, flow: &SavedFlow) -> Option<SavedFlow> {
+        let flow = flow.older_by(self.older);
+        match &self.ports {
+            Some(ports) => flow.with_ports(|port| ports.get(usize::from(port.0)).copied().flatten()),
+            None => Some(flow),
+        }
+    }
 }
 
 /// What workers that have stopped leave.
@@ -113,7 +138,7 @@ impl Handle {
     /// # Errors
     /// As [`Handle::resume`].
     pub fn start(publisher: Arc<Publisher>, ports: Vec<PortQueues>, settings: &Settings) -> io::Result<Self> {
-        Self::resume(publisher, ports, settings, Vec::new()).map(|(handle, _)| handle)
+        Self::resume(publisher, ports, settings, &mut Saved::default()).map(|(handle, _)| handle)
     }
 
     /// Starts the workers on their ports with the flows of workers before them, by the number that those had. Where
@@ -126,13 +151,13 @@ impl Handle {
         publisher: Arc<Publisher>,
         ports: Vec<PortQueues>,
         settings: &Settings,
-        flows: Vec<Vec<SavedFlow>>,
+        saved: &mut Saved,
     ) -> io::Result<(Self, Restored)> {
         let count = settings.workers.max(1);
         let wakers = (0..count).map(|_| Waker::new()).collect::<io::Result<Vec<_>>>()?;
         let rings = Arc::new(Rings::new(wakers.clone()));
         let shared = Arc::new(Shared::new(count));
-        let oldest = flows.iter().flatten().map(SavedFlow::age).max().unwrap_or(0);
+        let oldest = saved.oldest.saturating_add(saved.older);
         let clock = Clock::starting_at(oldest);
         let mut forwarders = Vec::with_capacity(usize::from(count));
         for number in 0..count {
@@ -145,7 +170,7 @@ impl Handle {
             };
             forwarders.push((Forwarder::new(publisher.current(), counters.clone(), settings), counters));
         }
-        let restored = restore(forwarders.iter_mut().map(|(forwarder, _)| forwarder), oldest, flows);
+        let restored = restore(forwarders.iter_mut().map(|(forwarder, _)| forwarder), oldest, saved);
 
         let mut handle = Self { workers: Vec::new(), rings: rings.clone(), shared, clock, threads: Mutex::default() };
         let mut shares = shares(usize::from(count), ports).into_iter();
@@ -324,11 +349,8 @@ fn shares(workers: usize, ports: Vec<PortQueues>) -> Vec<Vec<(PortId, Box<dyn Po
 }
 
 /// Gives flows to the workers that had them, all workers at a time.
-fn restore<'a>(
-    forwarders: impl ExactSizeIterator<Item = &'a mut Forwarder>,
-    now: u64,
-    mut flows: Vec<Vec<SavedFlow>>,
-) -> Restored {
+fn restore<'a>(forwarders: impl ExactSizeIterator<Item = &'a mut Forwarder>, now: u64, saved: &mut Saved) -> Restored {
+    let flows = &mut saved.flows;
     if flows.iter().all(Vec::is_empty) {
         return Restored::default();
     }
@@ -340,18 +362,19 @@ fn restore<'a>(
             share.push(flow);
         }
     }
+    let saved = &*saved;
     std::thread::scope(|scope| {
         let restoring: Vec<_> = forwarders
-            .zip(&flows)
+            .zip(&saved.flows)
             .map(|(forwarder, share)| {
                 scope.spawn(move || {
                     let mut restored = Restored::default();
                     forwarder.reserve(share);
                     for flow in share {
-                        match forwarder.restore(now, flow) {
-                            Ok(()) => restored.restored += 1,
-                            Err(Refused::Expired) => restored.expired += 1,
-                            Err(Refused::Taken | Refused::Full) => restored.refused += 1,
+                        match saved.now(flow).map(|flow| forwarder.restore(now, &flow)) {
+                            Some(Ok(())) => restored.restored += 1,
+                            Some(Err(Refused::Expired)) => restored.expired += 1,
+                            Some(Err(Refused::Taken | Refused::Full)) | None => restored.refused += 1,
                         }
                     }
                     restored

@@ -17,5 +17,5 @@ mod ports;
 mod run;
 mod shared;
 
-pub use handle::{Handle, PortQueues, Restored, Settings, Stopped};
+pub use handle::{Handle, PortQueues, Restored, Saved, Settings, Stopped};
 pub use ports::PortReport;
