@@ -50,5 +50,8 @@ fn in_segments_of_a_hundred_bytes() {
         assert_eq!(curl(lab, APP, &format!("https://{CONTOSO}/")).source(), "10.1.1.4");
         ended_at_once(lab, APP, &format!("https://{FABRIKAM}/"), &[35]);
         told_apart(lab, Manner { piece: usize::MAX, pause: Duration::ZERO, protocols: 95 }, Duration::from_secs(1));
+        let counters = lab.accounted();
+        let supers = counters.ports["app1"].get("super_packets_in").is_some_and(|count| *count > 0);
+        assert_eq!(supers, lab.name().ends_with("offload"), "{counters:?}");
     });
 }
