@@ -24,15 +24,15 @@ use serde::{Deserialize, Serialize};
 
 use super::ports::kind_name;
 use crate::path::save::SavedFlow;
-use crate::snapshot::{PortId, Snapshot};
+use crate::snapshot::{PortId, ResourceId, Snapshot};
 use crate::worker::{Saved, Stopped};
 
 const MAGIC: [u8; 8] = *b"SIDESTEP";
 
 /// Raised with every change of the format: what another version wrote is not read.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
-/// Flows of one block: with up to 135 bytes each, about 256 KiB are written at a time.
+/// Flows of one block: with up to 139 bytes each, about 256 KiB are written at a time.
 const BLOCK: u16 = 2_048;
 
 /// Why there is no state to begin with.
@@ -79,6 +79,8 @@ struct Header {
     #[serde(default)]
     catalogue: Option<PathBuf>,
     ports: Vec<Port>,
+    /// Names of resources by their number; empty for a number that has none.
+    resources: Vec<String>,
     flows: usize,
 }
 
@@ -141,7 +143,8 @@ pub(crate) fn write(path: &Path, in_force: InForce<'_>, stopped: &Stopped) -> Re
         ports: ports
             .map(|(number, port)| Port { number, kind: kind_name(port.kind).to_owned(), name: port.name.clone() })
             .collect(),
-        flows: stopped.flow_count(),
+        resources: in_force.snapshot.resources.list.iter().map(|resource| resource.name.clone()).collect(),
+        flows: stopped.saved_count(),
     };
     let mut name = path.file_name().unwrap_or(path.as_os_str()).to_owned();
     name.push(format!(".{}", std::process::id()));
@@ -400,8 +403,8 @@ impl State {
         UNIX_EPOCH + Duration::from_micros(self.header.stopped)
     }
 
-    /// The flows for workers under a snapshot: as old as they are now, and with its numbers of ports. Those whose port is
-    /// gone are left out.
+    /// The flows for workers under a snapshot: as old as they are now, and with its numbers of ports and resources. Those
+    /// whose port or resource is gone are left out.
     pub fn into_saved(self, snapshot: &Snapshot) -> Saved {
         // A clock that was set back meanwhile tells nothing: then no time has passed.
         let older = SystemTime::now().duration_since(self.stopped()).unwrap_or_default().as_millis() as u64;
@@ -415,7 +418,13 @@ impl State {
             .collect();
         let largest = numbers.keys().max().map_or(0, |largest| usize::from(*largest) + 1);
         let ports = (0..).take(largest).map(|number: u16| numbers.get(&number).copied()).collect();
-        Saved { flows: self.flows, oldest: self.oldest, older, ports: Some(ports) }
+        let list = &snapshot.resources.list;
+        let now: HashMap<&str, ResourceId> =
+            (0..).zip(list).map(|(number, resource)| (resource.name.as_str(), ResourceId(number))).collect();
+        let named = |name: &String| now.get(name.as_str()).copied().filter(|_| !name.is_empty());
+        let resources = self.header.resources.iter().map(named).collect();
+        let (ports, resources) = (Some(ports), Some(resources));
+        Saved { flows: self.flows, oldest: self.oldest, older, ports, resources }
     }
 }
 
@@ -485,6 +494,7 @@ mod tests {
             switched: vec![("spoke/workload".to_owned(), "Microsoft.Storage".to_owned(), true)],
             catalogue: Some("/tags.json".into()),
             ports: vec![Port { number: 3, kind: "nic".to_owned(), name: "vm1".to_owned() }],
+            resources: vec!["data".to_owned(), String::new()],
             flows,
         }
     }
@@ -493,7 +503,7 @@ mod tests {
     fn flow(number: u32) -> SavedFlow {
         let mut bytes = vec![4];
         bytes.extend(number.to_le_bytes());
-        bytes.resize(1 + 2 * 15 + 4 + 4 * 8 + 4 * 4 + 4, 0);
+        bytes.resize(1 + 2 * 15 + 4 + 4 * 8 + 4 * 4 + 4 + 4, 0);
         SavedFlow::from_bytes(&mut bytes.as_slice()).unwrap()
     }
 

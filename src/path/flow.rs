@@ -165,6 +165,9 @@ const UNDECIDED: u8 = 16;
 const INSPECTED: u8 = 32;
 const MIDWAY: u8 = 64;
 
+/// Those that mean something to another process: what a client named is saved beside the state.
+const SAVED_FLAGS: u8 = TRANSLATED | MAPS_SOURCE | MAPS_DESTINATION | FROM_INTERNET | MIDWAY;
+
 /// 64 bytes beside keys and index keep an IPv4 flow within 128 bytes.
 const _: () = assert!(size_of::<FlowState>() == 64);
 
@@ -290,6 +293,11 @@ impl FlowState {
         self.flags &= !UNDECIDED;
     }
 
+    /// What the client named is known, and kept.
+    pub(super) fn set_named(&mut self) {
+        self.flags |= INSPECTED;
+    }
+
     /// Nobody needs to know what the client named, and nothing is kept about it.
     pub(super) fn forget_name(&mut self) {
         self.flags &= !(UNDECIDED | INSPECTED);
@@ -371,7 +379,7 @@ impl FlowState {
             out.extend(half.acknowledged.to_le_bytes());
         }
         let position = NEXT_HOP_TYPES.iter().position(|known| *known == self.next_hop_type).unwrap_or_default();
-        out.extend([position as u8, self.phase as u8, self.seen, self.flags]);
+        out.extend([position as u8, self.phase as u8, self.seen, self.flags & SAVED_FLAGS]);
     }
 
     /// Takes what [`FlowState::to_bytes`] wrote from the front of what was saved; none where it was not that. The flow
@@ -391,8 +399,7 @@ impl FlowState {
             bytes,
             halves,
             seen,
-            flags: Some(flags)
-                .filter(|flags| flags & !(TRANSLATED | MAPS_SOURCE | MAPS_DESTINATION | FROM_INTERNET | MIDWAY) == 0)?,
+            flags: Some(flags).filter(|flags| flags & !SAVED_FLAGS == 0)?,
             ..Self::at(*Phase::ALL.get(usize::from(phase))?, *NEXT_HOP_TYPES.get(usize::from(next_hop_type))?, 0)
         })
     }

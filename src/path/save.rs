@@ -5,13 +5,18 @@
 //! it, or the sweep, decides it again under the snapshot that is in force now. Where the answer is the same it lives on,
 //! otherwise it ends as after any change.
 //!
-//! Numbers of ports are those of the process that saved them. Who restores maps them ([`SavedFlow::with_ports`]).
+//! Numbers of ports and resources are those of the process that saved them. Who restores maps them
+//! ([`SavedFlow::with_ports`], [`SavedFlow::with_resource`]).
+//!
+//! A connection that has not named its resource yet is not saved: what it has said so far would have to be.
 
 use super::Forwarder;
 use super::core::Core;
 use super::flow::{Family, FlowState, take};
+use super::policy::Named;
 use super::shared::owner_of;
-use crate::snapshot::PortId;
+use super::undecided::key_of;
+use crate::snapshot::{PortId, ResourceId};
 use crate::table::flow::{FlowKey, FlowTable};
 
 /// One flow, as it is saved.
@@ -21,7 +26,14 @@ pub struct SavedFlow {
     /// Milliseconds since its last packet.
     age: u64,
     state: FlowState,
+    /// What its client named.
+    named: Named,
 }
+
+/// What stands for [`Named`] in saved bytes; resources follow, by their number.
+const NOT_YET: u32 = 0;
+const NOTHING: u32 = 1;
+const FIRST_RESOURCE: u32 = 2;
 
 /// Forward and reverse key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +75,12 @@ impl SavedFlow {
         }
         out.extend(u32::try_from(self.age).unwrap_or(u32::MAX).to_le_bytes());
         self.state.to_bytes(out);
+        let named = match self.named {
+            Named::NotYet => NOT_YET,
+            Named::Nothing => NOTHING,
+            Named::Resource(resource) => resource.0.saturating_add(FIRST_RESOURCE),
+        };
+        out.extend(named.to_le_bytes());
     }
 
     /// Takes a flow from the front of bytes; none where they are not one.
@@ -73,7 +91,13 @@ impl SavedFlow {
             _ => return None,
         };
         let age = take(from).map(u32::from_le_bytes)?;
-        Some(Self { keys, age: u64::from(age), state: FlowState::from_bytes(from)? })
+        let state = FlowState::from_bytes(from)?;
+        let named = match take(from).map(u32::from_le_bytes)? {
+            NOT_YET => Named::NotYet,
+            NOTHING => Named::Nothing,
+            resource => Named::Resource(ResourceId(resource - FIRST_RESOURCE)),
+        };
+        Some(Self { keys, age: u64::from(age), state, named })
     }
 
     /// Milliseconds since its last packet.
@@ -99,6 +123,15 @@ impl SavedFlow {
             Keys::V6([forward, reverse]) => (change(&mut forward.port)?, change(&mut reverse.port)?),
         };
         Some(self)
+    }
+
+    /// The flow with another number of the resource that its client named; none where that has none.
+    #[must_use]
+    pub fn with_resource(self, map: impl Fn(ResourceId) -> Option<ResourceId>) -> Option<Self> {
+        match self.named {
+            Named::Resource(resource) => Some(Self { named: Named::Resource(map(resource)?), ..self }),
+            Named::NotYet | Named::Nothing => Some(self),
+        }
     }
 
     /// A number that spreads flows over workers.
@@ -134,14 +167,26 @@ impl Forwarder {
     /// Visits every flow as it is to be saved.
     pub fn save(&self, now: u64, mut visit: impl FnMut(SavedFlow)) {
         let age = |state: &FlowState| now.saturating_sub(state.last_seen());
-        // What a client named is not saved: such a connection is asked again, and cannot answer.
-        let saved = |state: &FlowState| !state.is_inspected();
+        let saved = |state: &FlowState| !state.is_undecided();
+        let undecided = &self.core.undecided;
         for (_, forward, reverse, state) in self.tables.v4.iter().filter(|(.., state)| saved(state)) {
-            visit(SavedFlow { keys: Keys::V4([*forward, *reverse]), age: age(state), state: *state });
+            let named = if state.is_inspected() { undecided.named(&key_of(forward)) } else { Named::NotYet };
+            visit(SavedFlow { keys: Keys::V4([*forward, *reverse]), age: age(state), state: *state, named });
         }
         for (_, forward, reverse, state) in self.tables.v6.iter().filter(|(.., state)| saved(state)) {
-            visit(SavedFlow { keys: Keys::V6([*forward, *reverse]), age: age(state), state: *state });
+            let named = if state.is_inspected() { undecided.named(&key_of(forward)) } else { Named::NotYet };
+            visit(SavedFlow { keys: Keys::V6([*forward, *reverse]), age: age(state), state: *state, named });
         }
+    }
+
+    /// How many flows [`Forwarder::save`] visits.
+    pub fn saved_count(&self) -> usize {
+        if self.core.undecided.len() == 0 {
+            return self.flow_count();
+        }
+        let v4 = self.tables.v4.iter().map(|(.., state)| state);
+        let all = v4.chain(self.tables.v6.iter().map(|(.., state)| state));
+        all.filter(|state| !state.is_undecided()).count()
     }
 
     /// Makes room for saved flows that are to be restored.
@@ -158,15 +203,21 @@ impl Forwarder {
     /// # Errors
     /// Why it was left out.
     pub fn restore(&mut self, now: u64, flow: &SavedFlow) -> Result<(), Refused> {
-        match flow.keys {
-            Keys::V4([forward, reverse]) => insert(&self.core, &mut self.tables.v4, forward, reverse, flow, now),
+        let key = match flow.keys {
+            Keys::V4([forward, reverse]) => {
+                insert(&self.core, &mut self.tables.v4, forward, reverse, flow, now)?;
+                key_of(&forward)
+            }
             Keys::V6([forward, reverse]) => {
                 insert(&self.core, &mut self.tables.v6, forward, reverse, flow, now)?;
                 // The snapshot of this process need not have such endpoints any more.
                 self.core.crosses |= forward.source.to_ip().is_ipv4() != reverse.source.to_ip().is_ipv4();
-                Ok(())
+                key_of(&forward)
             }
-        }?;
+        };
+        if flow.named != Named::NotYet {
+            self.core.undecided.finish(&key, flow.named);
+        }
         self.sweep = Some((0, 0));
         Ok(())
     }
@@ -182,6 +233,9 @@ fn insert<A: Family>(
 ) -> Result<(), Refused> {
     let snapshot = &core.snapshot;
     let mut state = flow.state;
+    if flow.named != Named::NotYet {
+        state.set_named();
+    }
     let pool = snapshot.pool_of(reverse.destination.to_ip()).filter(|_| state.translated());
     let pool = if state.maps_destination() { pool.or(snapshot.pool_of(forward.destination.to_ip())) } else { pool };
     state.set_place(pool, owner_of(snapshot, &forward, &reverse), now.saturating_sub(flow.age));
@@ -229,8 +283,12 @@ mod tests {
             (key(16), key(16)).prop_map(|(forward, reverse)| [vec![V6], forward, reverse].concat()),
         ];
         let numbers = proptest::collection::vec(any::<u8>(), 4 + 4 * 8 + 4 * 4);
-        (keys, numbers, (0..7_u8, 0..10_u8, any::<u8>(), prop_oneof![0..16_u8, 64..80_u8])).prop_map(
-            |(keys, numbers, (hop, phase, seen, flags))| [keys, numbers, vec![hop, phase, seen, flags]].concat(),
+        let flags = prop_oneof![0..16_u8, 64..80_u8];
+        let named = any::<u32>().prop_map(|named| named.to_le_bytes().to_vec());
+        (keys, numbers, (0..7_u8, 0..10_u8, any::<u8>(), flags), named).prop_map(
+            |(keys, numbers, (hop, phase, seen, flags), named)| {
+                [keys, numbers, vec![hop, phase, seen, flags], named].concat()
+            },
         )
     }
 
@@ -270,11 +328,29 @@ mod tests {
     }
 
     #[test]
+    fn what_was_named_is_found_under_its_new_number_or_the_flow_is_left_out() {
+        let mut bytes = vec![V4];
+        bytes.resize(1 + 2 * 15 + 4 + 4 * 8 + 4 * 4 + 4 + 4, 0);
+        let plain = SavedFlow::from_bytes(&mut bytes.as_slice()).expect("a flow");
+        assert_eq!(plain.named, Named::NotYet);
+        for named in [Named::NotYet, Named::Nothing, Named::Resource(ResourceId(0)), Named::Resource(ResourceId(7))] {
+            let mut bytes = Vec::new();
+            SavedFlow { named, ..plain }.to_bytes(&mut bytes);
+            assert_eq!(SavedFlow::from_bytes(&mut bytes.as_slice()).expect("a flow").named, named);
+        }
+        let flow = SavedFlow { named: Named::Resource(ResourceId(7)), ..plain };
+        let there = flow.with_resource(|resource| Some(ResourceId(resource.0 + 1))).expect("it is there");
+        assert_eq!(there.named, Named::Resource(ResourceId(8)));
+        assert!(flow.with_resource(|_| None).is_none());
+        assert!(plain.with_resource(|_| None).is_some(), "nobody needs a resource there");
+    }
+
+    #[test]
     fn fields_that_mean_nothing_are_refused() {
         let mut good = vec![V4];
-        good.resize(1 + 2 * 15 + 4 + 4 * 8 + 4 * 4 + 4, 0);
+        good.resize(1 + 2 * 15 + 4 + 4 * 8 + 4 * 4 + 4 + 4, 0);
         assert!(SavedFlow::from_bytes(&mut good.as_slice()).is_some());
-        let last = good.len() - 1;
+        let last = good.len() - 1 - 4;
         for (place, value) in [(0, 5), (last - 3, 8), (last - 2, 10), (last, 16)] {
             let mut bad = good.clone();
             bad[place] = value;
@@ -288,7 +364,7 @@ mod tests {
         use crate::path::flow::Phase;
         use crate::snapshot::NextHopType;
         let mut bytes = vec![V4];
-        bytes.resize(1 + 2 * 15 + 4 + 4 * 8 + 4 * 4 + 4, 0);
+        bytes.resize(1 + 2 * 15 + 4 + 4 * 8 + 4 * 4 + 4 + 4, 0);
         let plain = SavedFlow::from_bytes(&mut bytes.as_slice()).expect("a flow");
         let round = |flow: SavedFlow| {
             let mut bytes = Vec::new();

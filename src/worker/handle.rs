@@ -22,7 +22,7 @@ use crate::path::save::{Refused, SavedFlow};
 use crate::path::shared::Shared;
 use crate::port::{self, Port};
 use crate::privileges::{self, CapabilitySet, filter::Filter};
-use crate::snapshot::{PortId, Publisher, Snapshot};
+use crate::snapshot::{PortId, Publisher, ResourceId, Snapshot};
 
 /// How long the control side waits for a worker's answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -88,12 +88,18 @@ pub struct Saved {
     pub older: u64,
     /// What each port is called now, by its number then; none where they are called the same.
     pub ports: Option<Vec<Option<PortId>>>,
+    /// The same of resources.
+    pub resources: Option<Vec<Option<ResourceId>>>,
 }
 
 impl Saved {
-    /// A flow as it is now; none where a port of its is gone.
+    /// A flow as it is now; none where a port or the resource of its is gone.
     fn now(&self, flow: &SavedFlow) -> Option<SavedFlow> {
         let flow = flow.older_by(self.older);
+        let flow = match &self.resources {
+            Some(resources) => flow.with_resource(|resource| resources.get(resource.0 as usize).copied().flatten())?,
+            None => flow,
+        };
         match &self.ports {
             Some(ports) => flow.with_ports(|port| ports.get(usize::from(port.0)).copied().flatten()),
             None => Some(flow),
@@ -121,7 +127,12 @@ impl Stopped {
         self.forwarders.iter().flatten().map(Forwarder::flow_count).sum()
     }
 
-    /// Visits every flow with its worker's number.
+    /// How many flows [`Stopped::save`] visits.
+    pub fn saved_count(&self) -> usize {
+        self.forwarders.iter().flatten().map(Forwarder::saved_count).sum()
+    }
+
+    /// Visits every flow that outlives the process, with its worker's number.
     pub fn save(&self, mut visit: impl FnMut(u16, SavedFlow)) {
         let now = self.clock.milliseconds(Instant::now());
         for (number, forwarder) in (0..).zip(&self.forwarders) {

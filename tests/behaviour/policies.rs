@@ -5,6 +5,7 @@ use rustls::crypto::ring;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use sidestep::packet::frame::{Checksum, Frame, Offload, SegmentKind, Segmentation};
+use sidestep::path::save::SavedFlow;
 use sidestep::path::{Answer, DropReason, Verdict};
 
 use crate::bench::Bench;
@@ -507,4 +508,30 @@ fn ten_thousand_half_open_connections_leave_room_for_others() {
     }
     assert_eq!((bench.report().undecided, bench.forwarder.flow_count()), (0, 1), "nothing is left of them");
     bench.take();
+}
+
+#[test]
+fn what_a_connection_named_outlives_the_process() {
+    let save = |bench: &Bench| {
+        let mut flows: Vec<SavedFlow> = Vec::new();
+        bench.forwarder.save(bench.now, |flow| flows.push(flow));
+        assert_eq!(flows.len(), bench.forwarder.saved_count());
+        flows
+    };
+    let mut before = bench();
+    let mut client = Client::open(&mut before, 443);
+    client.send(&mut before, &hello(&name("first")));
+    before.take();
+    client.acknowledge(&mut before);
+    // A second one has not named anything yet.
+    before.forward("blue1", Tcp { from: ("10.1.1.4", 40_001), to: (SHARED, 443), ..Tcp::default() }.bytes(), "front");
+    let flows = save(&before);
+    assert_eq!((flows.len(), before.forwarder.flow_count()), (1, 2), "what has named nothing is asked again");
+    let mut after = bench();
+    after.forwarder.restore(after.now, &flows[0]).unwrap();
+    assert_eq!(client.send(&mut after, b"on"), Verdict::Forwarded(after.port("front")));
+    after.take();
+    after.change(|network| network.service_endpoint_policies[0].definitions[0].service_resources.clear());
+    after.sweep();
+    assert!(!resets(&after.take(), "blue1").is_empty(), "it is still judged by what it named");
 }
