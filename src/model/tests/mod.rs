@@ -196,8 +196,12 @@ fn example_passes_the_check() {
     let sources: Vec<_> = network.endpoints().map(|endpoint| &endpoint.source).collect();
     assert!(sources.contains(&&EndpointSource::Identity6) && sources.contains(&&EndpointSource::Snat(0)));
     assert!(sources.iter().any(|source| matches!(source, EndpointSource::PrefixMap(pairs) if pairs.len() == 2)));
-    assert_eq!(network.network_security_groups[0].security_rules.len(), 4);
+    assert_eq!(network.network_security_groups[0].security_rules.len(), 5);
     assert_eq!(network.nics[0].application_security_groups, [0]);
+    let firewall = network.services[0].resources[0].firewall.as_ref().unwrap();
+    assert_eq!((firewall.virtual_network_rules.len(), firewall.ip_rules.len()), (3, 2));
+    assert_eq!((network.service_endpoint_policies[0].definitions.len(), network.services[1].resources.len()), (2, 2));
+    assert!(network.platform.is_some());
     assert_eq!((network.nat_gateways.len(), network.nics[1].public_addresses.len()), (1, 1));
 }
 
