@@ -5,12 +5,13 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::net::sockopt::{self, Timeout};
 use rustix::net::{AddressFamily, Protocol, SendFlags, SocketType, bind, connect, ipproto, listen, sendto, socket};
 use sidestep::port::namespace;
 
 use crate::node::PATIENCE;
-use crate::support::Lab;
+use crate::support::{Lab, wait_for};
 
 /// Runs something on a host.
 pub(crate) fn on<T: Send>(lab: &Lab, host: &str, work: impl FnOnce() -> T + Send) -> T {
@@ -35,7 +36,14 @@ pub(crate) fn bound(lab: &Lab, host: &str, local: SocketAddr) -> OwnedFd {
 /// Connects a bound socket, within a time.
 pub(crate) fn connect_within(socket: OwnedFd, to: SocketAddr, time: Duration) -> io::Result<TcpStream> {
     sockopt::set_socket_timeout(&socket, Timeout::Send, Some(time))?;
-    connect(&socket, &to)?;
+    loop {
+        match connect(&socket, &to) {
+            // The connection is under way, and another call waits for it (connect(2)).
+            Err(Errno::INTR) => {}
+            Ok(()) | Err(Errno::ISCONN) => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
     let stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
@@ -74,6 +82,18 @@ pub(crate) fn receive(socket: &UdpSocket, expected: &[u8]) -> SocketAddr {
     };
     assert_eq!(&bytes[..length], expected, "from {from}");
     from
+}
+
+/// Sends a datagram from a connected socket again and again until the network says that nobody takes it: kernels make only so
+/// many errors at a time, for all hosts together.
+#[track_caller]
+pub(crate) fn refused(socket: &UdpSocket) {
+    socket.set_read_timeout(Some(Duration::from_millis(200))).expect("limit");
+    wait_for("the error", PATIENCE, || {
+        let sent = socket.send(b"ping").and_then(|_| socket.recv(&mut [0; 16]));
+        sent.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused).then_some(())
+    });
+    socket.set_read_timeout(Some(PATIENCE)).expect("limit");
 }
 
 /// Says something at one end of a connection and hears it at the other, both ways.
