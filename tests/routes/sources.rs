@@ -121,7 +121,7 @@ fn pools_are_what_the_document_says() {
     let [default, egress, pool] = &snapshot.pools[..] else { panic!("{:?}", snapshot.pools) };
     assert_eq!((default.name.as_str(), default.kind), ("default outbound access", PoolKind::DefaultOutbound));
     assert_eq!((default.mapping, default.filtering), (Mapping::EndpointIndependent, Filtering::default()));
-    assert_eq!((default.lifetimes, default.tcp_udp_only), (Lifetimes::RFC, false));
+    assert_eq!((default.lifetimes, default.tcp_udp_only), (Lifetimes::NAT_GATEWAY, false));
     assert_eq!((egress.name.as_str(), egress.kind), ("egress", PoolKind::NatGateway));
     assert_eq!((egress.v4.len(), egress.v6.len(), egress.ports.first, egress.ports.last), (2, 1, 1024, 65535));
     assert_eq!((egress.mapping, egress.filtering), (Mapping::EndpointIndependent, Filtering::AddressDependent));
