@@ -288,6 +288,11 @@ impl FlowState {
         self.flags & MIDWAY != 0
     }
 
+    /// The client has to name the resource, again.
+    pub(super) fn undecided(&mut self) {
+        self.flags |= UNDECIDED | INSPECTED;
+    }
+
     /// What the client wants is known.
     pub(super) fn decided(&mut self) {
         self.flags &= !UNDECIDED;

@@ -12,7 +12,7 @@ use crate::packet::icmp;
 use crate::packet::parse::Parsed;
 use crate::packet::rewrite::{self, Translation};
 use crate::snapshot::PortId;
-use crate::table::flow::{FlowKey, FlowTable};
+use crate::table::flow::{Direction, FlowKey, FlowTable};
 
 /// The way of an ICMP error: back along the flow of the packet that it quotes. It neither refreshes nor changes the
 /// flow (RFC 5508 REQ-6).
@@ -65,6 +65,10 @@ fn way_in<A: Family>(
         Phase::Reset | Phase::Moved => return Some(Verdict::Dropped(DropReason::FlowMoved)),
         Phase::Resting => return Some(Verdict::Dropped(DropReason::PortResting)),
         _ => {}
+    }
+    // What it quotes is the client's choice, and the resource is not known yet.
+    if direction == Direction::Forward && state.is_undecided() {
+        return Some(Verdict::Dropped(DropReason::UndecidedMalformed));
     }
     let (translated, outwards) = (state.translated(), state.is_from_inside(direction));
     let Packet { now, frame, parsed, .. } = packet;

@@ -6,6 +6,10 @@
 //! here, and not one byte of the client's beyond them reaches a resource that is not allowed. What servers could read
 //! otherwise is dropped: segments with a wrong checksum, with urgent data, with data in a SYN, fragments.
 //!
+//! Where the stream starts is the server's word alone, that of its SYN-ACK: before it nothing of the client's passes, and
+//! after a SYN with another number nothing is taken for another stream unless the server takes it. A SYN on the ports of a
+//! connection that is decided asks anew. And no connection begins here by anything but a SYN.
+//!
 //! A connection that is denied is reset towards both ends at once. One that has not told in 30 seconds is
 //! judged as one that tells nothing.
 //!
@@ -19,7 +23,7 @@ use super::egress::Egress;
 use super::firewall;
 use super::flow::{Family, FlowState, Phase};
 use super::order::{Question, Standing};
-use super::policy::Named;
+use super::policy::{self, Named};
 use super::redecide::{self, Sides, sides};
 use super::undecided::{Key, Read, key_of};
 use super::verdict::{DropReason, Verdict};
@@ -53,26 +57,24 @@ pub(super) fn packet<A: Family>(
     }
     let TransportKind::Tcp { flags, sequence, acknowledgment, .. } = packet.parsed.kind else { return None };
     if direction == Direction::Reverse {
-        if flags & Parsed::ACK != 0 && core.undecided.acknowledged(&key, acknowledgment) {
+        if flags & (Parsed::SYN | Parsed::ACK) == Parsed::SYN | Parsed::ACK {
+            core.undecided.started(&key, acknowledgment);
+        } else if flags & Parsed::ACK != 0 && core.undecided.acknowledged(&key, acknowledgment) {
             core.counters.undecided.set(core.undecided.len() as u64);
             flows.state_mut(id)?.decided();
         }
         return None;
     }
     let data = packet.frame.bytes().get(packet.parsed.payload()..).unwrap_or_default();
-    if flags & Parsed::RST != 0 {
-        return None;
-    }
-    if flags & Parsed::SYN != 0 {
-        let is_again = flags & Parsed::ACK == 0 && core.undecided.starts(&key, sequence.wrapping_add(1));
-        return if is_again && data.is_empty() { None } else { malformed };
-    }
-    if data.is_empty() {
-        return None;
-    }
     let unsound = packet.frame.offload.checksum == Checksum::Complete
         && checksum::verify(packet.frame.bytes(), packet.parsed) != Some(true);
-    if flags & URGENT != 0 || unsound {
+    if unsound || flags & Parsed::SYN != 0 && !data.is_empty() {
+        return malformed;
+    }
+    if flags & (Parsed::RST | Parsed::SYN) != 0 || data.is_empty() {
+        return None;
+    }
+    if flags & URGENT != 0 {
         return malformed;
     }
     let (name, unnamed) = match core.undecided.read(&key, sequence, data) {
@@ -101,6 +103,33 @@ pub(super) fn packet<A: Family>(
             Some(verdict(reason))
         }
     }
+}
+
+/// A SYN of the client of an inspected flow: what the connection named that used these ports says nothing about the one
+/// that may begin now. Whether it does the server says. None where it may pass.
+#[cold]
+pub(super) fn syn<A: Family>(
+    core: &mut Core,
+    flows: &mut FlowTable<A, FlowState>,
+    id: FlowId,
+    packet: &Packet<'_>,
+) -> Option<Verdict> {
+    let forward = *flows.key(id, Direction::Forward)?;
+    let key = key_of(&forward);
+    let TransportKind::Tcp { sequence, .. } = packet.parsed.kind else { return None };
+    let state = flows.state_mut(id)?;
+    let is_again = core.undecided.start(&key) == Some(sequence.wrapping_add(1));
+    if is_again || core.undecided.is_waiting(&key) {
+        return None;
+    }
+    let application = policy::application(&redecide::subject(&forward))?;
+    if !core.undecided.make_room(state.owner) {
+        return Some(Verdict::Dropped(DropReason::UndecidedFull));
+    }
+    core.undecided.begin(packet.now, key, state.owner, application);
+    core.counters.undecided.set(core.undecided.len() as u64);
+    state.undecided();
+    None
 }
 
 /// What a connection told.
@@ -191,7 +220,7 @@ pub(super) fn resource_of(snapshot: &Snapshot, destination: std::net::IpAddr, na
     match (snapshot.resources.front(destination), named) {
         (Some(Front::One(resource)), _) => Some(resource),
         (_, Named::Resource(resource)) => Some(resource),
-        _ => firewall::of(snapshot, destination).map(|(resource, _)| resource).filter(|_| named == Named::NotYet),
+        _ => None,
     }
 }
 
@@ -199,9 +228,6 @@ pub(super) fn resource_of(snapshot: &Snapshot, destination: std::net::IpAddr, na
 pub(super) fn end_waiting(core: &mut Core, tables: &mut Tables, now: u64, budget: usize, egress: &mut impl Egress) {
     for _ in 0..budget {
         let Some(key) = core.undecided.due(now) else { return };
-        if !core.undecided.is_reading(&key) {
-            continue;
-        }
         let found = narrowed(&key).and_then(|key| tables.v4.lookup(&key));
         if let Some((id, Direction::Forward)) = found {
             end_one(core, &mut tables.v4, id, &key, now, egress);
@@ -221,7 +247,9 @@ fn end_one<A: Family>(
     now: u64,
     egress: &mut impl Egress,
 ) {
-    if judge(core, flows, id, Named::Nothing).is_ok() {
+    // A server that has not acknowledged in all this time what named it is not there.
+    let reading = core.undecided.is_reading(key);
+    if reading && judge(core, flows, id, Named::Nothing).is_ok() {
         core.undecided.finish(key, Named::Nothing);
         if let Some(state) = flows.state_mut(id) {
             state.decided();
@@ -246,7 +274,7 @@ fn narrowed(key: &Key) -> Option<crate::table::flow::FlowKey<u32>> {
     })
 }
 
-/// Whether there is room for one more connection of a port that waits for a name.
-pub(super) fn has_room(core: &Core, owner: PortId) -> bool {
-    core.undecided.has_room(owner)
+/// Makes room for one more connection of a port that waits for a name.
+pub(super) fn make_room(core: &mut Core, owner: PortId) -> bool {
+    core.undecided.make_room(owner)
 }

@@ -348,6 +348,11 @@ impl<'a, A: Family> Making<'a, A> {
             return dropped(DropReason::Loop);
         }
         let Some(address) = A::from_ip(private) else { return dropped(DropReason::NoMapping) };
+        let arriving = Subject { destination: private, ..self.entering() };
+        let entered = snapshot.port(PortId(self.forward.port));
+        if entered.is_some_and(|entered| route::bypasses_endpoint(snapshot, entered, &arriving, port)) {
+            return dropped(DropReason::EndpointBypassed);
+        }
         self.reverse.source = address;
         self.reverse.source_port = inside.number;
         self.reverse.port = inside.port;
@@ -428,7 +433,7 @@ impl<'a, A: Family> Making<'a, A> {
         let arrival = if late { self.late_arrival()? } else { decision.arrival };
         self.inspect = decision.inspect.or(order::inspected(arrival.ruling));
         if self.inspect.is_some() {
-            if !inspect::has_room(self.core, self.installed.owner) {
+            if !inspect::make_room(self.core, self.installed.owner) {
                 return dropped(DropReason::UndecidedFull);
             }
             self.installed.undecided = true;
@@ -440,6 +445,18 @@ impl<'a, A: Family> Making<'a, A> {
         Ok(())
     }
 
+    /// The packet as it entered.
+    fn entering(&self) -> Subject {
+        Subject {
+            ingress: PortId(self.forward.port),
+            source: self.forward.source.to_ip(),
+            destination: self.forward.destination.to_ip(),
+            protocol: self.forward.protocol,
+            source_port: self.forward.source_port,
+            destination_port: self.forward.destination_port,
+        }
+    }
+
     fn late_arrival(&self) -> Result<order::Arrival, NotMade> {
         let arrival = Subject {
             ingress: PortId(self.forward.port),
@@ -449,14 +466,7 @@ impl<'a, A: Family> Making<'a, A> {
             source_port: self.reverse.destination_port,
             destination_port: self.reverse.source_port,
         };
-        let entering = Subject {
-            ingress: PortId(self.forward.port),
-            source: self.forward.source.to_ip(),
-            destination: self.forward.destination.to_ip(),
-            protocol: self.forward.protocol,
-            source_port: self.forward.source_port,
-            destination_port: self.forward.destination_port,
-        };
+        let entering = self.entering();
         let (snapshot, egress) = (&self.core.snapshot, PortId(self.reverse.port));
         let admitted = order::admit(snapshot, &entering, self.decision, egress, &arrival, Question::NEW, &mut Silent);
         admitted.or_else(dropped)

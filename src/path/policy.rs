@@ -3,8 +3,8 @@
 //! A resource that has its address alone is known by the address. Resources that share addresses are told apart by the
 //! name that the connection gives: `server_name` of a TLS ClientHello on port 443, `Host` of an HTTP request on port 80.
 //! That name comes after the handshake, so that the flow is made first and stays *undecided* (`inspect`) until
-//! the name is known. A connection that gives no name, or none of a resource here, is unidentified: the policy says what
-//! becomes of it.
+//! the name is known. A connection that gives no name, or none of a resource behind that address, is unidentified: the
+//! policy says what becomes of it. So is one to an address that no resource of the document has.
 //!
 //! Without the endpoint, and for other services, policies mean nothing (Azure, "Virtual network service endpoint policies
 //! for Azure Storage").
@@ -56,10 +56,10 @@ pub fn wanted(snapshot: &Snapshot, subject: &Subject, named: Named) -> Wanted {
     };
     match named {
         Named::Resource(resource) => {
-            // Another front end does not serve the resource, whatever the client calls it.
-            let is_behind = group.is_none_or(|group| {
-                snapshot.resources.group(group).is_some_and(|group| group.resources.contains(&resource))
-            });
+            // Another front end does not serve the resource, whatever the client calls it; nor does an address that the
+            // document does not know.
+            let group = group.and_then(|group| snapshot.resources.group(group));
+            let is_behind = group.is_some_and(|group| group.resources.contains(&resource));
             if is_behind { Wanted::Resource(resource) } else { Wanted::Unidentified }
         }
         Named::Nothing => Wanted::Unidentified,
@@ -68,7 +68,7 @@ pub fn wanted(snapshot: &Snapshot, subject: &Subject, named: Named) -> Wanted {
 }
 
 /// The protocol in which the client of a connection gives the name, if there is one.
-fn application(subject: &Subject) -> Option<Application> {
+pub(super) fn application(subject: &Subject) -> Option<Application> {
     match (subject.protocol, subject.destination_port) {
         (protocol::TCP, 443) => Some(Application::Tls),
         (protocol::TCP, 80) => Some(Application::Http),

@@ -64,7 +64,9 @@ pub fn choose(
         Ok(chosen) if chosen.egress == subject.ingress && !matches!(chosen.reached, Reached::Mapping(_)) => {
             Err(DropReason::Loop)
         }
-        Ok(chosen) if bypasses_endpoint(snapshot, port, subject, chosen.egress) => Err(DropReason::EndpointBypassed),
+        Ok(chosen) if bypasses_endpoint(snapshot, port, &reaching(subject, chosen.reached), chosen.egress) => {
+            Err(DropReason::EndpointBypassed)
+        }
         other => other,
     };
     observer.stage(|| match result {
@@ -94,7 +96,15 @@ pub(super) fn bypasses_endpoint(snapshot: &Snapshot, port: &PortEntry, subject: 
     hop.is_some_and(|hop| matches!(hop.action, HopAction::Deliver { source: SourceAction::Endpoint(_), .. }))
 }
 
-/// The NIC that a packet reaches which the gateway or an appliance has only passed on.
+/// A packet with the private address that it leads to, as far as that is known.
+fn reaching(subject: &Subject, reached: Reached) -> Subject {
+    match reached {
+        Reached::Instance(private) => Subject { destination: private, ..*subject },
+        Reached::Own | Reached::Mapping(_) => *subject,
+    }
+}
+
+/// The NIC that a packet reaches which the gateway, the internet edge or an appliance has only passed on.
 pub(super) fn forwarded_to<'s>(
     snapshot: &'s Snapshot,
     port: &PortEntry,
@@ -102,9 +112,9 @@ pub(super) fn forwarded_to<'s>(
     egress: PortId,
 ) -> Option<&'s PortEntry> {
     let forwards = match port.kind {
-        PortKind::Gateway => true,
+        PortKind::Gateway | PortKind::Internet => true,
         PortKind::Nic => port.ip_forwarding && !port.addresses.contains(&subject.source),
-        PortKind::Internet | PortKind::Service | PortKind::Backbone | PortKind::Platform | PortKind::Vacant => false,
+        PortKind::Service | PortKind::Backbone | PortKind::Platform | PortKind::Vacant => false,
     };
     snapshot.port(egress).filter(|receiver| {
         forwards && receiver.kind == PortKind::Nic && receiver.addresses.contains(&subject.destination)

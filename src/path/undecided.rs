@@ -16,6 +16,8 @@ use crate::table::flow::FlowKey;
 const CONNECTIONS: usize = 1 << 16;
 /// Those of one NIC: a quarter, so that no NIC keeps all others out.
 const CONNECTIONS_OF_NIC: usize = CONNECTIONS / 4;
+/// Connections of a NIC that are looked at for one that has not said anything, where there is no room.
+const SEARCHED: usize = 64;
 /// Bytes of the streams of a worker that wait for a name.
 const BYTES: usize = 64 << 20;
 /// Those of one NIC.
@@ -47,8 +49,10 @@ struct Connection {
     order: u64,
     deadline: u64,
     owner: u16,
-    /// The sequence number of the first byte, once it is known.
+    /// The sequence number of the first byte: what the server's SYN-ACK acknowledges. The client's own word for it is worth
+    /// nothing, since a server that does not take a SYN goes on with the connection that it has.
     start: Option<u32>,
+    application: Application,
     /// The bytes so far, which are the only ones that may be there.
     accepted: Vec<u8>,
     stage: Stage,
@@ -86,10 +90,17 @@ pub(super) struct Undecided {
     by_time: BTreeMap<u64, Key>,
     next: u64,
     bytes: usize,
-    /// Connections and bytes of each NIC.
-    of_nic: HashMap<u16, (usize, usize)>,
-    /// What connections named that are decided.
-    named: HashMap<Key, Named>,
+    /// Those of each NIC.
+    of_nic: HashMap<u16, OfNic>,
+    /// What connections named that are decided, and where their streams start.
+    named: HashMap<Key, (Named, Option<u32>)>,
+}
+
+/// The connections of one NIC.
+#[derive(Default)]
+struct OfNic {
+    bytes: usize,
+    by_time: BTreeMap<u64, Key>,
 }
 
 impl Undecided {
@@ -109,13 +120,21 @@ impl Undecided {
         self.connections.len()
     }
 
-    /// Whether there is room for one more that counts for a port.
-    pub(super) fn has_room(&self, owner: PortId) -> bool {
-        let own = self.of_nic.get(&owner.0).map_or(0, |(connections, _)| *connections);
-        self.connections.len() < CONNECTIONS && own < CONNECTIONS_OF_NIC
+    /// Makes room for one more that counts for a port, at the cost of one of the port's that has waited longest of those
+    /// that have not said anything: a flood of them leaves room for who speaks. False where there is none.
+    pub(super) fn make_room(&mut self, owner: PortId) -> bool {
+        let own = self.of_nic.get(&owner.0).map_or(0, |own| own.by_time.len());
+        if self.connections.len() < CONNECTIONS && own < CONNECTIONS_OF_NIC {
+            return true;
+        }
+        let Some(own) = self.of_nic.get(&owner.0) else { return false };
+        let silent = |key: &&Key| self.connections.get(key).is_some_and(|connection| connection.accepted.is_empty());
+        let Some(silent) = own.by_time.values().take(SEARCHED).find(silent).copied() else { return false };
+        self.end(&silent);
+        true
     }
 
-    /// A connection begins whose name is needed.
+    /// A connection begins whose name is needed. There has to be room for it ([`Undecided::make_room`]).
     pub(super) fn begin(&mut self, now: u64, key: Key, owner: PortId, application: Application) {
         self.end(&key);
         let order = self.next;
@@ -125,31 +144,52 @@ impl Undecided {
             deadline: now + PATIENCE,
             owner: owner.0,
             start: None,
+            application,
             accepted: Vec::new(),
             stage: Stage::Reading(NameReader::new(application)),
             held: 0,
         };
         self.connections.insert(key, connection);
         self.by_time.insert(order, key);
-        self.of_nic.entry(owner.0).or_default().0 += 1;
+        self.of_nic.entry(owner.0).or_default().by_time.insert(order, key);
     }
 
-    /// The client says where its stream starts, by a SYN. False where it has said something else before, and more than
-    /// that.
-    pub(super) fn starts(&mut self, key: &Key, start: u32) -> bool {
-        let Some(connection) = self.connections.get_mut(key) else { return true };
-        if connection.accepted.is_empty() {
-            connection.start = Some(start);
+    /// Where the stream of a connection starts, as far as that is known.
+    pub(super) fn start(&self, key: &Key) -> Option<u32> {
+        match self.connections.get(key) {
+            Some(connection) => connection.start,
+            None => self.named.get(key).and_then(|(_, start)| *start),
         }
-        connection.start == Some(start)
+    }
+
+    /// The server says where the stream starts that it takes. Of another one than before nothing has been read yet.
+    pub(super) fn started(&mut self, key: &Key, start: u32) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if connection.start == Some(start) {
+            return;
+        }
+        connection.start = Some(start);
+        connection.accepted = Vec::new();
+        connection.stage = Stage::Reading(NameReader::new(connection.application));
+        let (held, owner) = (std::mem::take(&mut connection.held), connection.owner);
+        self.let_go(owner, held);
+    }
+
+    fn let_go(&mut self, owner: u16, bytes: usize) {
+        self.bytes = self.bytes.saturating_sub(bytes);
+        if let Some(own) = self.of_nic.get_mut(&owner) {
+            own.bytes = own.bytes.saturating_sub(bytes);
+        }
     }
 
     /// The client has sent bytes, from a sequence number on.
     pub(super) fn read(&mut self, key: &Key, sequence: u32, payload: &[u8]) -> Read {
-        let Some(connection) = self.connections.get_mut(key) else { return Read::Pass };
-        let start = *connection.start.get_or_insert(sequence);
+        // One that had to make room for another goes no further.
+        let Some(connection) = self.connections.get_mut(key) else { return Read::Full };
+        // Until the server has answered, nobody knows what it would take.
+        let Some(start) = connection.start else { return Read::Gap };
         let offset = sequence.wrapping_sub(start) as i32;
-        // What is before the stream never reaches the server's application: a probe of a peer that is idle.
+        // What is before the stream the server has already, whatever it is: the probe of a peer that is idle.
         let before = usize::try_from(offset.min(0).unsigned_abs()).unwrap_or(usize::MAX);
         let payload = payload.get(before..).unwrap_or_default();
         let place = usize::try_from(offset.max(0)).unwrap_or_default();
@@ -166,18 +206,19 @@ impl Undecided {
             return Read::Pass;
         }
         let kept = new.get(..ACCEPTED.saturating_sub(connection.accepted.len())).unwrap_or(new);
-        let nic = self.of_nic.entry(connection.owner).or_default();
-        // What is new is kept twice at most: in the order of the stream, and in the reader.
-        let wanted = 2 * (connection.accepted.len() + kept.len());
-        let more = wanted.saturating_sub(connection.held);
-        if self.bytes + more > BYTES || nic.1 + more > BYTES_OF_NIC {
+        let own = self.of_nic.entry(connection.owner).or_default();
+        // Both the stream and the reader's copy of it may double their room.
+        let most = 4 * kept.len();
+        if self.bytes + most > BYTES || own.bytes + most > BYTES_OF_NIC {
             return Read::Full;
         }
-        connection.held += more;
-        self.bytes += more;
-        nic.1 += more;
         connection.accepted.extend_from_slice(kept);
-        match reader.push(kept) {
+        let reading = reader.push(kept);
+        let held = connection.accepted.capacity() + reader.memory();
+        self.bytes = (self.bytes + held).saturating_sub(connection.held);
+        own.bytes = (own.bytes + held).saturating_sub(connection.held);
+        connection.held = held;
+        match reading {
             Reading::More if kept.len() < new.len() || connection.accepted.len() >= ACCEPTED => {
                 Read::Unnamed(Unnamed::TooLong)
             }
@@ -211,8 +252,9 @@ impl Undecided {
 
     /// A connection is decided, and watched no more.
     pub(super) fn finish(&mut self, key: &Key, named: Named) {
+        let start = self.start(key);
         self.end(key);
-        self.named.insert(*key, named);
+        self.named.insert(*key, (named, start));
     }
 
     /// What a connection named, as far as that is known.
@@ -220,7 +262,7 @@ impl Undecided {
         match self.connections.get(key).map(|connection| &connection.stage) {
             Some(Stage::Settling(named)) => *named,
             Some(Stage::Reading(_)) => Named::NotYet,
-            None => self.named.get(key).copied().unwrap_or(Named::NotYet),
+            None => self.named.get(key).map_or(Named::NotYet, |(named, _)| *named),
         }
     }
 
@@ -229,11 +271,10 @@ impl Undecided {
         self.named.remove(key);
         let Some(connection) = self.connections.remove(key) else { return };
         self.by_time.remove(&connection.order);
-        self.bytes = self.bytes.saturating_sub(connection.held);
-        if let Some((connections, bytes)) = self.of_nic.get_mut(&connection.owner) {
-            *connections = connections.saturating_sub(1);
-            *bytes = bytes.saturating_sub(connection.held);
-            if *connections == 0 {
+        self.let_go(connection.owner, connection.held);
+        if let Some(own) = self.of_nic.get_mut(&connection.owner) {
+            own.by_time.remove(&connection.order);
+            if own.by_time.is_empty() {
                 self.of_nic.remove(&connection.owner);
             }
         }
@@ -250,13 +291,22 @@ impl Undecided {
         if self.next_due()? > now {
             return None;
         }
-        let (_, key) = self.by_time.pop_first()?;
+        let (order, key) = self.by_time.pop_first()?;
         let connection = self.connections.get_mut(&key)?;
         connection.order = self.next;
         connection.deadline = now + PATIENCE;
         self.by_time.insert(self.next, key);
+        if let Some(own) = self.of_nic.get_mut(&connection.owner) {
+            own.by_time.remove(&order);
+            own.by_time.insert(self.next, key);
+        }
         self.next += 1;
         Some(key)
+    }
+
+    /// Whether something is still to be known about a connection.
+    pub(super) fn is_waiting(&self, key: &Key) -> bool {
+        self.connections.contains_key(key)
     }
 
     /// Whether a connection is still to be read: not whether the server has to acknowledge it.
@@ -275,8 +325,10 @@ mod tests {
 
     fn begun() -> Undecided {
         let mut undecided = Undecided::new();
+        assert!(undecided.make_room(PortId(7)));
         undecided.begin(1_000, key(1), PortId(7), Application::Http);
-        assert!(undecided.starts(&key(1), 100));
+        assert_eq!(undecided.read(&key(1), 100, b"GET / HT"), Read::Gap, "the server has not answered");
+        undecided.started(&key(1), 100);
         undecided
     }
 
@@ -303,18 +355,22 @@ mod tests {
         assert_eq!(undecided.read(&key(1), 200, b"more"), Read::Pass, "what follows is nobody's business");
         assert!(!undecided.acknowledged(&key(1), 134));
         assert!(undecided.acknowledged(&key(1), 135));
-        assert_eq!(undecided.read(&key(1), 122, b"b"), Read::Pass, "the server takes no notice of it");
         assert_eq!((undecided.len(), undecided.named(&key(1))), (0, Named::Nothing));
+        assert_eq!(undecided.start(&key(1)), Some(100));
         undecided.end(&key(1));
         assert_eq!(undecided.named(&key(1)), Named::NotYet);
     }
 
     #[test]
-    fn another_start_is_refused_once_there_are_bytes() {
+    fn another_start_is_the_servers_word_and_begins_anew() {
         let mut undecided = begun();
-        assert!(undecided.starts(&key(1), 500), "nothing is read yet");
-        assert_eq!(undecided.read(&key(1), 500, b"G"), Read::Pass);
-        assert!(undecided.starts(&key(1), 500) && !undecided.starts(&key(1), 600));
+        assert_eq!(undecided.read(&key(1), 100, b"GET / HTTP/1.1\r\nHost: a"), Read::Pass);
+        assert!(undecided.bytes > 0);
+        undecided.started(&key(1), 100);
+        assert!(undecided.bytes > 0, "the same word again");
+        undecided.started(&key(1), 500);
+        assert_eq!(undecided.bytes, 0);
+        assert_eq!(undecided.read(&key(1), 500, b"GET / HTTP/1.1\r\nHost: b\r\n\r\n"), Read::Name("b".to_owned()));
     }
 
     #[test]
@@ -330,21 +386,26 @@ mod tests {
         };
         assert_eq!(last, Read::Unnamed(Unnamed::TooLong));
         assert!(sequence < 100 + ACCEPTED as u32);
-        assert!(undecided.bytes <= 2 * (ACCEPTED + 700), "{}", undecided.bytes);
+        assert!(undecided.bytes <= 4 * ACCEPTED, "{}", undecided.bytes);
         undecided.end(&key(1));
         assert_eq!((undecided.bytes, undecided.of_nic.len(), undecided.by_time.len()), (0, 0, 0));
     }
 
     #[test]
-    fn a_nic_takes_a_quarter_of_the_room() {
+    fn a_nic_takes_a_quarter_of_the_room_and_its_silent_ones_make_room_for_others() {
         let mut undecided = Undecided::new();
         for port in 0..CONNECTIONS_OF_NIC {
-            assert!(undecided.has_room(PortId(7)));
-            undecided.begin(0, key(port as u16), PortId(7), Application::Tls);
+            assert!(undecided.make_room(PortId(7)));
+            undecided.begin(0, key(port as u16), PortId(7), Application::Http);
         }
-        assert!(!undecided.has_room(PortId(7)) && undecided.has_room(PortId(8)));
-        undecided.end(&key(0));
-        assert!(undecided.has_room(PortId(7)));
+        assert!(undecided.make_room(PortId(8)), "another NIC has room of its own");
+        // The first one has said something, the second has not.
+        undecided.started(&key(0), 100);
+        assert_eq!(undecided.read(&key(0), 100, b"G"), Read::Pass);
+        assert!(undecided.make_room(PortId(7)));
+        assert_eq!(undecided.len(), CONNECTIONS_OF_NIC - 1);
+        assert_eq!(undecided.read(&key(0), 101, b"E"), Read::Pass);
+        assert_eq!(undecided.read(&key(1), 100, b"G"), Read::Full, "it had to go");
     }
 
     #[test]

@@ -130,7 +130,7 @@ named! {
         UndecidedInconsistent = "undecided_inconsistent", "Other bytes in the place of those that named the resource.";
         IpOptions = "ip_options", "The IPv4 header has options, which routers of the internet drop, too (RFC 7126).";
         ForgedIdentity = "forged_identity", "The source address is one that only the node itself gives: an identity, a mapped prefix, a pool.";
-        EndpointBypassed = "endpoint_bypassed", "Through the gateway or an appliance, from an address that the receiver reaches over a service endpoint: left of the old path, or forged.";
+        EndpointBypassed = "endpoint_bypassed", "Through the gateway, the internet edge or an appliance, from an address that the receiver reaches over a service endpoint: left of the old path, or forged.";
     }
 }
 

@@ -29,7 +29,7 @@ use crate::packet::parse::{self, Addresses, Fragment, Parsed, TransportKind, pro
 use crate::packet::rewrite::{self, Translation};
 use crate::packet::segment;
 use crate::packet::tcp::sequence_span;
-use crate::snapshot::{Denial, PortId, SourceAction};
+use crate::snapshot::{Denial, PortId, PortKind, SourceAction};
 use crate::table::flow::{Direction, FlowId, FlowKey, FlowTable};
 use crate::table::quota::Exceeded;
 
@@ -138,7 +138,10 @@ fn first(core: &mut Core, tables: &mut Tables, packet: &mut Packet<'_>, egress: 
     let subject = Subject::of(packet.ingress, parsed);
     let decision = match order::decide(&core.snapshot, &subject, Question::NEW, &mut Silent) {
         Ok(decision) => decision,
-        Err(DropReason::EndpointBypassed) => {
+        // Strangers are told nothing.
+        Err(DropReason::EndpointBypassed)
+            if core.snapshot.port(packet.ingress).is_some_and(|port| port.kind != PortKind::Internet) =>
+        {
             return reset_sender(core, packet, DropReason::EndpointBypassed, Answer::Reset, egress);
         }
         Err(reason) => return refuse(core, packet, reason, egress),
@@ -352,14 +355,16 @@ fn remember_unsolicited(core: &mut Core, packet: &Packet<'_>, reason: DropReason
 }
 
 /// TCP that begins no connection gets no translated port: its mapping has ended, and the other end would not know the new
-/// one. Its sender is told by a reset, as Azure's NAT gateway does.
+/// one. Nor can it be asked which resource it wants: what it has said so far nobody knows here. Its sender is told by a
+/// reset, as Azure's NAT gateway does.
 fn refuse_midway(
     core: &mut Core,
     decision: &Decision,
     packet: &Packet<'_>,
     egress: &mut impl Egress,
 ) -> Option<Verdict> {
-    if !matches!(decision.presented, Presented::Pool(_)) || packet.parsed.protocol != protocol::TCP {
+    let asked = decision.inspect.is_some() || matches!(decision.presented, Presented::Pool(_));
+    if !asked || packet.parsed.protocol != protocol::TCP {
         return None;
     }
     if begins_connection(packet.parsed) {
@@ -412,7 +417,9 @@ fn hit<A: Family>(
 ) -> Hit {
     let Some(state) = flows.state(id) else { return Hit::Miss };
     let current = state.generation == core.snapshot.generation as u32;
-    if current && state.is_live() && !state.is_undecided() && packet.parsed.fragment == Fragment::None {
+    // Where something was named, a SYN may be that of another connection.
+    let asked = state.is_undecided() || state.is_inspected() && packet.parsed.tcp_flags() & Parsed::SYN != 0;
+    if current && state.is_live() && !asked && packet.parsed.fragment == Fragment::None {
         return Hit::Replay;
     }
     unusual(core, flows, id, direction, packet, egress)
@@ -444,13 +451,16 @@ fn unusual<A: Family>(
         return Hit::Verdict(Verdict::Dropped(DropReason::FragmentNotTranslatable));
     }
     let begins = begins_connection(packet.parsed);
+    let trace_only = matches!(state.phase, Phase::Reset | Phase::Moved);
+    if begins && direction == Direction::Forward && state.is_inspected() && !trace_only {
+        let verdict = inspect::packet(core, flows, id, direction, packet, egress);
+        if let Some(verdict) = verdict.or_else(|| inspect::syn(core, flows, id, packet)) {
+            return Hit::Verdict(verdict);
+        }
+    }
+    let Some(state) = flows.state_mut(id) else { return Hit::Miss };
     match state.phase {
         Phase::Reset | Phase::Moved => trace(core, flows, id, direction, packet, egress),
-        // Another connection on the ports of one that is over: what that one named says nothing about this one.
-        _ if begins && direction == Direction::Forward && state.is_inspected() && !state.is_live() => {
-            core.end(flows, id);
-            Hit::Miss
-        }
         Phase::Resting if !state.is_from_inside(direction) => {
             remember_unsolicited(core, packet, DropReason::NoMapping);
             Hit::Verdict(Verdict::Dropped(DropReason::PortResting))

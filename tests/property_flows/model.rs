@@ -419,7 +419,7 @@ impl Model {
         let side = side_of(arrival.port, parsed);
         let decision = match order::decide(&self.snapshot, &subject(&side), Question::NEW, &mut Silent) {
             Ok(decision) => decision,
-            Err(DropReason::EndpointBypassed) => {
+            Err(DropReason::EndpointBypassed) if self.kind(arrival.port) != PortKind::Internet => {
                 return self.reset_back(&side, parsed, Answer::Reset, DropReason::EndpointBypassed);
             }
             Err(reason) => {
