@@ -49,8 +49,8 @@ impl RequestHead {
         self.head.capacity()
     }
 
-    /// The name once the head is whole, `None` before.
-    pub(super) fn push(&mut self, bytes: &[u8]) -> Result<Option<String>, Unnamed> {
+    /// The name once the head is whole, and how long the request is with its content; `None` before.
+    pub(super) fn push(&mut self, bytes: &[u8]) -> Result<Option<(String, u32)>, Unnamed> {
         append(&mut self.head, bytes);
         while let Some(&byte) = self.head.get(self.scanned) {
             self.place = self.step(byte)?;
@@ -104,8 +104,8 @@ fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// The name in a whole head.
-fn name(head: &[u8]) -> Result<String, Unnamed> {
+/// The name in a whole head, and the length of the request.
+fn name(head: &[u8]) -> Result<(String, u32), Unnamed> {
     let mut fields = [httparse::EMPTY_HEADER; MOST_FIELDS];
     let mut request = httparse::Request::new(&mut fields);
     if request.parse(head) != Ok(httparse::Status::Complete(head.len())) {
@@ -119,10 +119,30 @@ fn name(head: &[u8]) -> Result<String, Unnamed> {
         return Err(Unnamed::Malformed);
     }
     let of_field = if host.value.is_empty() { Authority::Nameless } else { authority(host.value)? };
-    match of_target.unwrap_or(of_field) {
-        Authority::Name(name) => Ok(name),
-        Authority::Nameless => Err(Unnamed::NoName),
+    let length = head.len() as u32 + content_length(request.headers)?;
+    match (of_target, of_field) {
+        // The target counts (RFC 9112 section 3.2.2), and not every server knows.
+        (Some(Authority::Name(target)), Authority::Name(field)) if target != field => Err(Unnamed::Malformed),
+        (Some(Authority::Name(name)), _) | (None, Authority::Name(name)) => Ok((name, length)),
+        (Some(Authority::Nameless), _) | (None, Authority::Nameless) => Err(Unnamed::NoName),
     }
+}
+
+/// How many bytes of content a request has (RFC 9112 section 6.3). Where that shows in the content alone, as with chunks,
+/// or where something else may follow, servers need not agree on where the request ends.
+fn content_length(fields: &[httparse::Header<'_>]) -> Result<u32, Unnamed> {
+    const MOST_CONTENT: u32 = 1 << 30;
+    let is = |name: &'static str| fields.iter().filter(move |field| field.name.eq_ignore_ascii_case(name));
+    if is("transfer-encoding").next().is_some() || is("upgrade").next().is_some() {
+        return Err(Unnamed::Malformed);
+    }
+    let mut lengths = is("content-length");
+    let Some(length) = lengths.next() else { return Ok(0) };
+    if lengths.next().is_some() || length.value.is_empty() || !length.value.iter().all(u8::is_ascii_digit) {
+        return Err(Unnamed::Malformed);
+    }
+    let length = str::from_utf8(length.value).ok().and_then(|text| text.parse::<u32>().ok());
+    length.filter(|length| *length <= MOST_CONTENT).ok_or(Unnamed::TooLong)
 }
 
 /// What a request is for.
@@ -132,9 +152,8 @@ enum Authority {
     Nameless,
 }
 
-/// The authority of a request target in absolute form, which counts instead of the `Host` field (RFC 9112 section
-/// 3.2.2). `None` for a path, and for the `*` of OPTIONS. CONNECT asks for a tunnel to its target, which is no request to
-/// a service.
+/// The authority of a request target in absolute form. `None` for a path, and for the `*` of OPTIONS. CONNECT asks for a
+/// tunnel to its target, which is no request to a service.
 fn of_target(method: &str, target: &str) -> Result<Option<Authority>, Unnamed> {
     const SCHEME: &[u8] = b"http://";
     if method == "CONNECT" {

@@ -9,8 +9,9 @@
 //! - Every byte is looked at a constant number of times, and at most [`NameReader::LIMIT`] of them are kept.
 //!
 //! What the name is worth: a client can ask for one name and, once the server answers, speak of another – by a second
-//! request in the same HTTP connection, or inside TLS, where nothing in between can see it. Only the first request and
-//! the first hello are read; after a HelloRetryRequest the client has to repeat the name (RFC 8446 section 4.1.2).
+//! request in the same HTTP connection ([`NameReader::end`] tells where it would begin), or inside TLS, where nothing in
+//! between can see it. Only the first request and the first hello are read; after a HelloRetryRequest the client has to
+//! repeat the name (RFC 8446 section 4.1.2).
 
 use super::client_hello::ClientHello;
 use super::request_head::RequestHead;
@@ -84,6 +85,7 @@ impl Unnamed {
 #[derive(Debug)]
 pub struct NameReader {
     stage: Stage,
+    end: Option<u32>,
 }
 
 #[derive(Debug)]
@@ -104,7 +106,7 @@ impl NameReader {
             Application::Tls => Stage::Tls(ClientHello::new()),
             Application::Http => Stage::Http(RequestHead::new()),
         };
-        Self { stage }
+        Self { stage, end: None }
     }
 
     /// Takes the next bytes of the stream. What follows the hello or the head in them does not matter. After an answer
@@ -112,7 +114,12 @@ impl NameReader {
     pub fn push(&mut self, bytes: &[u8]) -> Reading {
         let found = match &mut self.stage {
             Stage::Tls(hello) => hello.push(bytes),
-            Stage::Http(head) => head.push(bytes),
+            Stage::Http(head) => head.push(bytes).map(|found| {
+                found.map(|(name, length)| {
+                    self.end = Some(length);
+                    name
+                })
+            }),
             Stage::Answered(answer) => return answer.clone(),
         };
         let answer = match found {
@@ -122,6 +129,12 @@ impl NameReader {
         };
         self.stage = Stage::Answered(answer.clone());
         answer
+    }
+
+    /// Where the request ends that the name is of, in bytes of the stream: what follows may be for another name. Only of
+    /// HTTP, and only once the name is known.
+    pub fn end(&self) -> Option<u32> {
+        self.end
     }
 
     /// How many bytes it has allocated: at most [`Self::LIMIT`], none before the first byte, and no more than a name

@@ -164,6 +164,7 @@ const FROM_INTERNET: u8 = 8;
 const UNDECIDED: u8 = 16;
 const INSPECTED: u8 = 32;
 const MIDWAY: u8 = 64;
+const BOUNDED: u8 = 128;
 
 /// Those that mean something to another process: what a client named is saved beside the state.
 const SAVED_FLAGS: u8 = TRANSLATED | MAPS_SOURCE | MAPS_DESTINATION | FROM_INTERNET | MIDWAY;
@@ -277,6 +278,17 @@ impl FlowState {
         self.flags & UNDECIDED != 0
     }
 
+    /// Whether the client's packets are looked at: it has something to name, or may not say more than so much.
+    #[inline]
+    pub(super) fn is_watched(&self) -> bool {
+        self.flags & (UNDECIDED | BOUNDED) != 0
+    }
+
+    /// Whether the client may not say more than so much.
+    pub(super) fn is_bounded(&self) -> bool {
+        self.flags & BOUNDED != 0
+    }
+
     /// Whether something is kept about what the client named.
     pub(super) fn is_inspected(&self) -> bool {
         self.flags & INSPECTED != 0
@@ -290,12 +302,15 @@ impl FlowState {
 
     /// The client has to name the resource, again.
     pub(super) fn undecided(&mut self) {
-        self.flags |= UNDECIDED | INSPECTED;
+        self.flags = self.flags & !BOUNDED | UNDECIDED | INSPECTED;
     }
 
-    /// What the client wants is known.
-    pub(super) fn decided(&mut self) {
+    /// What the client wants is known, and whether it may not say more than so much.
+    pub(super) fn decided(&mut self, bounded: bool) {
         self.flags &= !UNDECIDED;
+        if bounded {
+            self.flags |= BOUNDED;
+        }
     }
 
     /// What the client named is known, and kept.
@@ -305,7 +320,7 @@ impl FlowState {
 
     /// Nobody needs to know what the client named, and nothing is kept about it.
     pub(super) fn forget_name(&mut self) {
-        self.flags &= !(UNDECIDED | INSPECTED);
+        self.flags &= !(UNDECIDED | INSPECTED | BOUNDED);
     }
 
     /// It holds no mapping any more.

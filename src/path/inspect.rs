@@ -13,8 +13,9 @@
 //! A connection that is denied is reset towards both ends at once. One that has not told in 30 seconds is
 //! judged as one that tells nothing.
 //!
-//! Not seen here: what a client says later. Inside TLS nothing can be; of plain HTTP the first request is judged, and a
-//! second one in the same connection may name another resource of the same front end.
+//! Plain HTTP is one request for a connection: a second one could name another resource of the same front end, and so the
+//! first byte behind the first request closes the connection; the application asks again in another. A request of which
+//! servers may disagree where it ends (chunks, an upgrade) names nothing. Inside TLS nothing can be seen.
 
 use super::answer;
 use super::core::Core;
@@ -61,7 +62,7 @@ pub(super) fn packet<A: Family>(
             core.undecided.started(&key, acknowledgment);
         } else if flags & Parsed::ACK != 0 && core.undecided.acknowledged(&key, acknowledgment) {
             core.counters.undecided.set(core.undecided.len() as u64);
-            flows.state_mut(id)?.decided();
+            flows.state_mut(id)?.decided(core.undecided.is_bounded(&key));
         }
         return None;
     }
@@ -87,6 +88,12 @@ pub(super) fn packet<A: Family>(
             close(core, flows, id, &told, reason, Some(acknowledgment), packet.now, egress);
             return Some(verdict(reason));
         }
+        Read::Beyond => {
+            let told = Told { named: core.undecided.named(&key), name: None, unnamed: None };
+            let reason = DropReason::SecondRequest;
+            close(core, flows, id, &told, reason, Some(acknowledgment), packet.now, egress);
+            return Some(verdict(reason));
+        }
         Read::Name(name) => (Some(name), None),
         Read::Unnamed(why) => (None, Some(why)),
     };
@@ -103,6 +110,29 @@ pub(super) fn packet<A: Family>(
             Some(verdict(reason))
         }
     }
+}
+
+/// A packet of a connection that was judged by its first request, and may not go on behind that. None where it may pass.
+#[cold]
+pub(super) fn bounded<A: Family>(
+    core: &mut Core,
+    flows: &mut FlowTable<A, FlowState>,
+    id: FlowId,
+    packet: &Packet<'_>,
+    egress: &mut impl Egress,
+) -> Option<Verdict> {
+    let key = key_of(flows.key(id, Direction::Forward)?);
+    if packet.parsed.fragment != Fragment::None {
+        return Some(Verdict::Dropped(DropReason::UndecidedMalformed));
+    }
+    let TransportKind::Tcp { sequence, acknowledgment, .. } = packet.parsed.kind else { return None };
+    if !core.undecided.is_beyond(&key, sequence, packet.parsed.payload_len()) {
+        return None;
+    }
+    let told = Told { named: core.undecided.named(&key), name: None, unnamed: None };
+    let reason = DropReason::SecondRequest;
+    close(core, flows, id, &told, reason, Some(acknowledgment), packet.now, egress);
+    Some(verdict(reason))
 }
 
 /// A SYN of the client of an inspected flow: what the connection named that used these ports says nothing about the one
@@ -252,7 +282,7 @@ fn end_one<A: Family>(
     if reading && judge(core, flows, id, Named::Nothing).is_ok() {
         core.undecided.finish(key, Named::Nothing);
         if let Some(state) = flows.state_mut(id) {
-            state.decided();
+            state.decided(core.undecided.is_bounded(key));
         }
         return;
     }

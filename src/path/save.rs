@@ -8,7 +8,8 @@
 //! Numbers of ports and resources are those of the process that saved them. Who restores maps them
 //! ([`SavedFlow::with_ports`], [`SavedFlow::with_resource`]).
 //!
-//! A connection that has not named its resource yet is not saved: what it has said so far would have to be.
+//! A connection that has not named its resource yet is not saved: what it has said so far would have to be. Nor is one of
+//! plain HTTP that was judged by its only request.
 
 use super::Forwarder;
 use super::core::Core;
@@ -167,7 +168,7 @@ impl Forwarder {
     /// Visits every flow as it is to be saved.
     pub fn save(&self, now: u64, mut visit: impl FnMut(SavedFlow)) {
         let age = |state: &FlowState| now.saturating_sub(state.last_seen());
-        let saved = |state: &FlowState| !state.is_undecided();
+        let saved = |state: &FlowState| !state.is_watched();
         let undecided = &self.core.undecided;
         for (_, forward, reverse, state) in self.tables.v4.iter().filter(|(.., state)| saved(state)) {
             let named = if state.is_inspected() { undecided.named(&key_of(forward)) } else { Named::NotYet };
@@ -181,12 +182,12 @@ impl Forwarder {
 
     /// How many flows [`Forwarder::save`] visits.
     pub fn saved_count(&self) -> usize {
-        if self.core.undecided.len() == 0 {
+        if self.core.undecided.len() == 0 && !self.core.undecided.has_bounded() {
             return self.flow_count();
         }
         let v4 = self.tables.v4.iter().map(|(.., state)| state);
         let all = v4.chain(self.tables.v6.iter().map(|(.., state)| state));
-        all.filter(|state| !state.is_undecided()).count()
+        all.filter(|state| !state.is_watched()).count()
     }
 
     /// Makes room for saved flows that are to be restored.

@@ -56,6 +56,8 @@ struct Connection {
     /// The bytes so far, which are the only ones that may be there.
     accepted: Vec<u8>,
     stage: Stage,
+    /// How many bytes of the stream the name is for, if not all.
+    end: Option<u32>,
     /// What it takes of the budget of bytes.
     held: usize,
 }
@@ -78,6 +80,8 @@ pub(super) enum Read {
     Other,
     /// There is no room for it.
     Full,
+    /// It goes on behind the request that the name is of.
+    Beyond,
     /// It tells the name.
     Name(String),
     /// It tells that there is no name.
@@ -92,8 +96,20 @@ pub(super) struct Undecided {
     bytes: usize,
     /// Those of each NIC.
     of_nic: HashMap<u16, OfNic>,
-    /// What connections named that are decided, and where their streams start.
-    named: HashMap<Key, (Named, Option<u32>)>,
+    /// What is known of connections that are decided.
+    named: HashMap<Key, Decided>,
+    /// How many of those may not say more than so much.
+    bounded: usize,
+}
+
+/// A connection that is decided.
+#[derive(Debug, Clone, Copy)]
+struct Decided {
+    named: Named,
+    /// Where its stream starts.
+    start: Option<u32>,
+    /// How many bytes of it were judged, where more may be for another resource: a plain HTTP request.
+    end: Option<u32>,
 }
 
 /// The connections of one NIC.
@@ -112,6 +128,7 @@ impl Undecided {
             bytes: 0,
             of_nic: HashMap::new(),
             named: HashMap::new(),
+            bounded: 0,
         }
     }
 
@@ -147,6 +164,7 @@ impl Undecided {
             application,
             accepted: Vec::new(),
             stage: Stage::Reading(NameReader::new(application)),
+            end: None,
             held: 0,
         };
         self.connections.insert(key, connection);
@@ -158,7 +176,7 @@ impl Undecided {
     pub(super) fn start(&self, key: &Key) -> Option<u32> {
         match self.connections.get(key) {
             Some(connection) => connection.start,
-            None => self.named.get(key).and_then(|(_, start)| *start),
+            None => self.named.get(key).and_then(|decided| decided.start),
         }
     }
 
@@ -171,6 +189,7 @@ impl Undecided {
         connection.start = Some(start);
         connection.accepted = Vec::new();
         connection.stage = Stage::Reading(NameReader::new(connection.application));
+        connection.end = None;
         let (held, owner) = (std::mem::take(&mut connection.held), connection.owner);
         self.let_go(owner, held);
     }
@@ -193,6 +212,9 @@ impl Undecided {
         let before = usize::try_from(offset.min(0).unsigned_abs()).unwrap_or(usize::MAX);
         let payload = payload.get(before..).unwrap_or_default();
         let place = usize::try_from(offset.max(0)).unwrap_or_default();
+        if connection.end.is_some_and(|end| place + payload.len() > end as usize) {
+            return Read::Beyond;
+        }
         let known = connection.accepted.get(place..);
         let reading = matches!(connection.stage, Stage::Reading(_));
         let Some(known) = known else { return if reading && !payload.is_empty() { Read::Gap } else { Read::Pass } };
@@ -223,7 +245,11 @@ impl Undecided {
                 Read::Unnamed(Unnamed::TooLong)
             }
             Reading::More => Read::Pass,
-            Reading::Name(name) => Read::Name(name),
+            Reading::Name(_) if reader.end().is_some_and(|end| place + payload.len() > end as usize) => Read::Beyond,
+            Reading::Name(name) => {
+                connection.end = reader.end();
+                Read::Name(name)
+            }
             Reading::Unnamed(why) => Read::Unnamed(why),
         }
     }
@@ -252,9 +278,27 @@ impl Undecided {
 
     /// A connection is decided, and watched no more.
     pub(super) fn finish(&mut self, key: &Key, named: Named) {
-        let start = self.start(key);
+        let (start, end) = (self.start(key), self.connections.get(key).and_then(|connection| connection.end));
         self.end(key);
-        self.named.insert(*key, (named, start));
+        self.bounded += usize::from(end.is_some());
+        self.named.insert(*key, Decided { named, start, end });
+    }
+
+    /// Whether a connection that is decided may not say more than so much.
+    pub(super) fn is_bounded(&self, key: &Key) -> bool {
+        self.named.get(key).is_some_and(|decided| decided.end.is_some())
+    }
+
+    /// Whether there is any of those.
+    pub(super) fn has_bounded(&self) -> bool {
+        self.bounded > 0
+    }
+
+    /// Whether bytes of a connection that is decided go on behind what was judged.
+    pub(super) fn is_beyond(&self, key: &Key, sequence: u32, length: usize) -> bool {
+        let Some(Decided { start: Some(start), end: Some(end), .. }) = self.named.get(key) else { return false };
+        let offset = sequence.wrapping_sub(*start) as i32;
+        usize::try_from(offset).is_ok_and(|offset| offset + length > *end as usize)
     }
 
     /// What a connection named, as far as that is known.
@@ -262,13 +306,14 @@ impl Undecided {
         match self.connections.get(key).map(|connection| &connection.stage) {
             Some(Stage::Settling(named)) => *named,
             Some(Stage::Reading(_)) => Named::NotYet,
-            None => self.named.get(key).map_or(Named::NotYet, |(named, _)| *named),
+            None => self.named.get(key).map_or(Named::NotYet, |decided| decided.named),
         }
     }
 
     /// A connection has ended, or nobody needs its name any more.
     pub(super) fn end(&mut self, key: &Key) {
-        self.named.remove(key);
+        let bounded = self.named.remove(key).is_some_and(|decided| decided.end.is_some());
+        self.bounded -= usize::from(bounded);
         let Some(connection) = self.connections.remove(key) else { return };
         self.by_time.remove(&connection.order);
         self.let_go(connection.owner, connection.held);
@@ -352,10 +397,12 @@ mod tests {
         undecided.settle(&key(1), Named::Nothing);
         assert_eq!(undecided.named(&key(1)), Named::Nothing);
         assert_eq!(undecided.read(&key(1), 122, b"b"), Read::Other);
-        assert_eq!(undecided.read(&key(1), 200, b"more"), Read::Pass, "what follows is nobody's business");
+        assert_eq!(undecided.read(&key(1), 135, b"G"), Read::Beyond, "another request may be for another name");
         assert!(!undecided.acknowledged(&key(1), 134));
         assert!(undecided.acknowledged(&key(1), 135));
         assert_eq!((undecided.len(), undecided.named(&key(1))), (0, Named::Nothing));
+        assert!(undecided.is_bounded(&key(1)) && undecided.has_bounded());
+        assert!(!undecided.is_beyond(&key(1), 100, 35) && undecided.is_beyond(&key(1), 134, 2));
         assert_eq!(undecided.start(&key(1)), Some(100));
         undecided.end(&key(1));
         assert_eq!(undecided.named(&key(1)), Named::NotYet);

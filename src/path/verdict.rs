@@ -56,6 +56,7 @@ named! {
         PolicyUnidentified = "policy_unidentified", "Endpoint policies apply, and nothing tells which resource is wanted; a reset or ICMP error went back.";
         FirewallDenied = "firewall_denied", "The firewall of the resource does not admit the sender; a reset or ICMP error went back.";
         UndecidedInconsistent = "undecided_inconsistent", "Other bytes in the place of those that named the resource; TCP resets went out.";
+        SecondRequest = "second_request", "More than the request that a plain HTTP connection was judged by; TCP resets went out, another connection may carry it.";
     }
 }
 
@@ -131,6 +132,7 @@ named! {
         IpOptions = "ip_options", "The IPv4 header has options, which routers of the internet drop, too (RFC 7126).";
         ForgedIdentity = "forged_identity", "The source address is one that only the node itself gives: an identity, a mapped prefix, a pool.";
         EndpointBypassed = "endpoint_bypassed", "Through the gateway, the internet edge or an appliance, from an address that the receiver reaches over a service endpoint: left of the old path, or forged.";
+        SecondRequest = "second_request", "More than the request that a plain HTTP connection was judged by; another connection may carry it.";
     }
 }
 
@@ -142,6 +144,7 @@ impl DropReason {
             Self::PolicyUnidentified => Some(Answer::PolicyUnidentified),
             Self::FirewallDenied => Some(Answer::FirewallDenied),
             Self::UndecidedInconsistent => Some(Answer::UndecidedInconsistent),
+            Self::SecondRequest => Some(Answer::SecondRequest),
             _ => None,
         }
     }

@@ -418,7 +418,7 @@ fn hit<A: Family>(
     let Some(state) = flows.state(id) else { return Hit::Miss };
     let current = state.generation == core.snapshot.generation as u32;
     // Where something was named, a SYN may be that of another connection.
-    let asked = state.is_undecided() || state.is_inspected() && packet.parsed.tcp_flags() & Parsed::SYN != 0;
+    let asked = state.is_watched() || state.is_inspected() && packet.parsed.tcp_flags() & Parsed::SYN != 0;
     if current && state.is_live() && !asked && packet.parsed.fragment == Fragment::None {
         return Hit::Replay;
     }
@@ -483,6 +483,9 @@ fn unusual<A: Family>(
             Some(verdict) => Hit::Verdict(verdict),
             None => Hit::Replay,
         },
+        _ if state.is_bounded() && direction == Direction::Forward => {
+            inspect::bounded(core, flows, id, packet, egress).map_or(Hit::Replay, Hit::Verdict)
+        }
         _ => Hit::Replay,
     }
 }

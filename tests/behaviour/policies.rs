@@ -222,6 +222,45 @@ fn plain_http_is_judged_by_its_host() {
 }
 
 #[test]
+fn one_connection_of_plain_http_carries_one_request() {
+    let request =
+        |account: &str, more: &str| format!("PUT /c/b HTTP/1.1\r\nHost: {}\r\n{more}\r\n", name(account)).into_bytes();
+    let first = [request("first", "Content-Length: 3\r\n"), b"abc".to_vec()].concat();
+    // In one segment with the first, right behind it, and after the server has answered.
+    let mut bench = bench();
+    let mut client = Client::open(&mut bench, 80);
+    let both = [first.clone(), request("second", "")].concat();
+    assert_eq!(client.send(&mut bench, &both), Verdict::Answered(Answer::SecondRequest));
+    closed(&mut bench, 1_001);
+    for answered in [false, true] {
+        let mut bench = self::bench();
+        let mut client = Client::open(&mut bench, 80);
+        // The content may come in parts, and twice.
+        let (one, other) = first.split_at(first.len() - 2);
+        assert_eq!(client.send(&mut bench, one), Verdict::Forwarded(bench.port("front")));
+        bench.take();
+        if answered {
+            client.acknowledge(&mut bench);
+        }
+        assert_eq!(client.send(&mut bench, other), Verdict::Forwarded(bench.port("front")));
+        bench.take();
+        let again = client.packet("PA", client.next - 2, other);
+        bench.forward("blue1", again, "front");
+        if answered {
+            bench.forward(
+                "front",
+                client.server("PA", SERVER + 1, client.next, b"HTTP/1.1 201 Created\r\n\r\n"),
+                "blue1",
+            );
+        }
+        let verdict = client.send(&mut bench, &request("second", ""));
+        assert_eq!(verdict, Verdict::Answered(Answer::SecondRequest), "answered: {answered}");
+        assert!(bench.take().iter().all(|(_, seen)| seen.tcp.as_ref().unwrap().reset), "nothing but resets");
+        assert_eq!(bench.denials().take().unwrap().reason, DropReason::SecondRequest);
+    }
+}
+
+#[test]
 fn a_hello_may_come_byte_by_byte_and_in_any_order() {
     let mut bench = bench();
     let mut client = Client::open(&mut bench, 443);

@@ -64,6 +64,35 @@ proptest! {
 }
 
 #[test]
+fn a_request_tells_where_it_ends() {
+    let end = |request: &str| {
+        let mut reader = NameReader::new(Application::Http);
+        (reader.push(request.as_bytes()), reader.end())
+    };
+    let head = format!("PUT /x HTTP/1.1\r\nHost: {NAME}\r\n");
+    let whole = |more: &str| format!("{head}{more}\r\n");
+    for (more, content) in [("", 0), ("Content-Length: 0\r\n", 0), ("content-length: 17 \r\n", 17)] {
+        let request = whole(more);
+        assert_eq!(end(&request), (named(NAME), Some(request.len() as u32 + content)), "{more}");
+    }
+    for (more, why) in [
+        ("Transfer-Encoding: chunked\r\n", Unnamed::Malformed),
+        ("Transfer-Encoding: identity\r\nContent-Length: 1\r\n", Unnamed::Malformed),
+        ("Upgrade: h2c\r\n", Unnamed::Malformed),
+        ("Content-Length: 1\r\nContent-Length: 1\r\n", Unnamed::Malformed),
+        ("Content-Length: +1\r\n", Unnamed::Malformed),
+        ("Content-Length: 1, 1\r\n", Unnamed::Malformed),
+        ("Content-Length:\r\n", Unnamed::Malformed),
+        ("Content-Length: 1073741825\r\n", Unnamed::TooLong),
+        ("Content-Length: 99999999999999999999\r\n", Unnamed::TooLong),
+    ] {
+        assert_eq!(end(&whole(more)), (Reading::Unnamed(why), None), "{more}");
+    }
+    let absolute = format!("GET http://other.example/ HTTP/1.1\r\nHost: {NAME}\r\n\r\n");
+    assert_eq!(end(&absolute), (Reading::Unnamed(Unnamed::Malformed), None), "servers differ in which counts");
+}
+
+#[test]
 fn requests_tell_their_name() {
     for (request, name) in [
         (format!("GET / HTTP/1.1\r\nHost: {NAME}\r\n\r\n"), NAME),
@@ -71,7 +100,7 @@ fn requests_tell_their_name() {
         ("OPTIONS * HTTP/1.1\r\nHost: A.Example.:8080\r\n\r\n".to_owned(), "a.example"),
         ("GET http://Target.example/x HTTP/1.1\r\nHost: target.example\r\n\r\n".to_owned(), "target.example"),
         ("GET HTTP://target.example HTTP/1.1\r\nHost: target.example:80\r\n\r\n".to_owned(), "target.example"),
-        ("GET http://target.example:80?q HTTP/1.1\r\nHost: other.example\r\n\r\n".to_owned(), "target.example"),
+        ("GET http://target.example:80?q HTTP/1.1\r\nHost: TARGET.example\r\n\r\n".to_owned(), "target.example"),
         ("GET http://target.example./ HTTP/1.1\r\nHost:\r\n\r\n".to_owned(), "target.example"),
         ("GET http://target.example/ HTTP/1.1\r\nHost: 10.1.0.4\r\n\r\n".to_owned(), "target.example"),
     ] {
