@@ -23,6 +23,7 @@ mod path_mtu;
 mod policies;
 mod restart;
 mod site;
+mod smuggling;
 mod sources;
 mod strangers;
 mod supers;

@@ -12,12 +12,13 @@ use crate::bench::Bench;
 use crate::guarded::{Guarded, OWN, SHARED, resets, syn};
 use crate::packets::{Tcp, make_fragment, udp};
 
-const ACCOUNT: &str = "/subscriptions/s1/resourceGroups/data/providers/Microsoft.Storage/storageAccounts/first";
+pub(crate) const ACCOUNT: &str =
+    "/subscriptions/s1/resourceGroups/data/providers/Microsoft.Storage/storageAccounts/first";
 
-const APP: &str = r#"service_endpoints = [{ service = "Microsoft.Storage" }]
+pub(crate) const APP: &str = r#"service_endpoints = [{ service = "Microsoft.Storage" }]
   service_endpoint_policies = ["only-first"]"#;
 
-fn policy(name: &str, service: &str, resource: &str) -> String {
+pub(crate) fn policy(name: &str, service: &str, resource: &str) -> String {
     format!(
         "[[service_endpoint_policy]]\nname = \"{name}\"\ndefinitions = [{{ name = \"d\", service = \"{service}\", \
          service_resources = [\"{resource}\"] }}]\n"
