@@ -149,8 +149,14 @@ pub(super) fn syn<A: Family>(
     let TransportKind::Tcp { sequence, .. } = packet.parsed.kind else { return None };
     let state = flows.state_mut(id)?;
     let is_again = core.undecided.start(&key) == Some(sequence.wrapping_add(1));
-    if is_again || core.undecided.is_waiting(&key) {
+    let is_reading = core.undecided.is_reading(&key);
+    if is_reading && (is_again || core.undecided.start(&key).is_none()) {
         return None;
+    }
+    // Late in the network, or from one that wants the same numbers for another name. Hosts take others for another
+    // connection (RFC 6528).
+    if is_again {
+        return Some(Verdict::Dropped(DropReason::UndecidedMalformed));
     }
     let application = policy::application(&redecide::subject(&forward))?;
     if !core.undecided.make_room(state.owner) {

@@ -349,11 +349,6 @@ impl Undecided {
         Some(key)
     }
 
-    /// Whether something is still to be known about a connection.
-    pub(super) fn is_waiting(&self, key: &Key) -> bool {
-        self.connections.contains_key(key)
-    }
-
     /// Whether a connection is still to be read: not whether the server has to acknowledge it.
     pub(super) fn is_reading(&self, key: &Key) -> bool {
         self.connections.get(key).is_some_and(|connection| matches!(connection.stage, Stage::Reading(_)))
