@@ -88,12 +88,7 @@ pub(super) fn packet<A: Family>(
             close(core, flows, id, &told, reason, Some(acknowledgment), packet.now, egress);
             return Some(verdict(reason));
         }
-        Read::Beyond => {
-            let told = Told { named: core.undecided.named(&key), name: None, unnamed: None };
-            let reason = DropReason::SecondRequest;
-            close(core, flows, id, &told, reason, Some(acknowledgment), packet.now, egress);
-            return Some(verdict(reason));
-        }
+        Read::Beyond => return beyond(core, flows, id, &key, acknowledgment, packet.now, egress),
         Read::Name(name) => (Some(name), None),
         Read::Unnamed(why) => (None, Some(why)),
     };
@@ -129,9 +124,22 @@ pub(super) fn bounded<A: Family>(
     if !core.undecided.is_beyond(&key, sequence, packet.parsed.payload_len()) {
         return None;
     }
-    let told = Told { named: core.undecided.named(&key), name: None, unnamed: None };
+    beyond(core, flows, id, &key, acknowledgment, packet.now, egress)
+}
+
+/// Closes a connection that goes on behind the request that it was judged by.
+fn beyond<A: Family>(
+    core: &mut Core,
+    flows: &mut FlowTable<A, FlowState>,
+    id: FlowId,
+    key: &Key,
+    acknowledgment: u32,
+    now: u64,
+    egress: &mut impl Egress,
+) -> Option<Verdict> {
+    let told = Told { named: core.undecided.named(key), name: None, unnamed: None };
     let reason = DropReason::SecondRequest;
-    close(core, flows, id, &told, reason, Some(acknowledgment), packet.now, egress);
+    close(core, flows, id, &told, reason, Some(acknowledgment), now, egress);
     Some(verdict(reason))
 }
 
