@@ -681,12 +681,15 @@ impl Model {
             None if self.workers > 1 => DropReason::FlowTableFull,
             None => return Ok(()),
         };
-        let may_go = |flow: &Flow| flow.is_transient() && (flow.owner == owner || reason == DropReason::FlowTableFull);
+        // Of several workers one that has made room for its NIC may find the node full as well, and go on there.
+        let full = reason == DropReason::FlowTableFull
+            || self.workers > 1 && self.flows.len() + others + KEPT > self.snapshot.flow_limit as usize;
+        let may_go = |flow: &Flow| flow.is_transient() && (flow.owner == owner || full);
         let is_there = |flow: &Flow| arrival.flows.iter().any(|summary| sides(summary).0 == flow.forward);
         let gone: Vec<usize> = (0..self.flows.len())
             .filter(|place| may_go(&self.flows[*place]) && !is_there(&self.flows[*place]))
             .collect();
-        let most = if self.workers > 1 && reason == DropReason::FlowTableFull { 1 + KEPT } else { 1 };
+        let most = if self.workers > 1 && full { 1 + KEPT } else { 1 };
         assert!(gone.len() <= most, "one flow makes room for one: {gone:?}");
         match gone.first() {
             Some(_) => {
