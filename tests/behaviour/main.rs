@@ -4,6 +4,7 @@
 mod abuse;
 mod bench;
 mod changes;
+mod client;
 mod drops;
 mod errors;
 mod explaining;
@@ -26,4 +27,5 @@ mod site;
 mod smuggling;
 mod sources;
 mod strangers;
+mod streams;
 mod supers;

@@ -11,9 +11,9 @@ use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRu
 use sidestep::packet::parse::{Fragment, Parsed, TransportKind, parse};
 
 use crate::bench::Bench;
+use crate::client::{ACCOUNT, APP, policy};
 use crate::guarded::{Guarded, SHARED};
 use crate::packets::{Tcp, make_fragment};
-use crate::policies::{ACCOUNT, APP, policy};
 
 const WINDOW: usize = 4_096;
 const LISTED: &[u8] = b"GET /first HTTP/1.1\r\nHost: first.blob.core.windows.net\r\n\r\n";
