@@ -6,9 +6,11 @@
 //! here, and not one byte of the client's beyond them reaches a resource that is not allowed. What servers could read
 //! otherwise is dropped: segments with a wrong checksum, with urgent data, with data in a SYN, fragments.
 //!
-//! Where the stream starts is the server's word alone, that of its SYN-ACK: before it nothing of the client's passes, and
-//! after a SYN with another number nothing is taken for another stream unless the server takes it. A SYN on the ports of a
-//! connection that is decided asks anew. And no connection begins here by anything but a SYN.
+//! A connection is that of the client's latest SYN and of the SYN-ACK that takes it. Before that one nothing of the client's
+//! passes but its SYN and resets, and then only what acknowledges that SYN-ACK, or what the server has sent since: a server
+//! that is with another connection takes none of it. In the same way only the server's own numbers tell what it has
+//! acknowledged, not what is late of a connection before. A SYN with another number asks anew, also where all was decided,
+//! and so does a server that takes the same SYN once more. And no connection begins here by anything but a SYN.
 //!
 //! A connection that is denied is reset towards both ends at once. One that has not told in 30 seconds is
 //! judged as one that tells nothing.
@@ -26,7 +28,7 @@ use super::flow::{Family, FlowState, Phase};
 use super::order::{Question, Standing};
 use super::policy::{self, Named};
 use super::redecide::{self, Sides, sides};
-use super::undecided::{Key, Read, key_of};
+use super::undecided::{Answered, Key, Read, key_of};
 use super::verdict::{DropReason, Verdict};
 use super::way::{Packet, Tables};
 use crate::packet::checksum;
@@ -58,9 +60,9 @@ pub(super) fn packet<A: Family>(
     }
     let TransportKind::Tcp { flags, sequence, acknowledgment, .. } = packet.parsed.kind else { return None };
     if direction == Direction::Reverse {
-        if flags & (Parsed::SYN | Parsed::ACK) == Parsed::SYN | Parsed::ACK {
-            core.undecided.started(&key, acknowledgment);
-        } else if flags & Parsed::ACK != 0 && core.undecided.acknowledged(&key, acknowledgment) {
+        let length = packet.parsed.payload_len();
+        let answers = flags & Parsed::SYN == 0 && flags & Parsed::ACK != 0;
+        if answers && core.undecided.acknowledged(&key, sequence, length, acknowledgment) {
             core.counters.undecided.set(core.undecided.len() as u64);
             flows.state_mut(id)?.decided(core.undecided.is_bounded(&key));
         }
@@ -72,11 +74,22 @@ pub(super) fn packet<A: Family>(
     if unsound || flags & Parsed::SYN != 0 && !data.is_empty() {
         return malformed;
     }
-    if flags & (Parsed::RST | Parsed::SYN) != 0 || data.is_empty() {
+    if flags & (Parsed::RST | Parsed::SYN) != 0 {
         return None;
     }
-    if flags & URGENT != 0 {
+    if !core.undecided.waits(&key) {
+        // It had to make room for another.
+        return Some(Verdict::Dropped(DropReason::UndecidedFull));
+    }
+    // Until the server has answered, nobody knows what it would take; and then it takes what acknowledges that answer.
+    if !core.undecided.is_answered(&key) {
+        return Some(Verdict::Dropped(DropReason::UndecidedOutOfOrder));
+    }
+    if flags & Parsed::ACK == 0 || !core.undecided.is_served(&key, acknowledgment) || flags & URGENT != 0 {
         return malformed;
+    }
+    if data.is_empty() {
+        return None;
     }
     let (name, unnamed) = match core.undecided.read(&key, sequence, data) {
         Read::Pass => return None,
@@ -88,20 +101,19 @@ pub(super) fn packet<A: Family>(
             close(core, flows, id, &told, reason, Some(acknowledgment), packet.now, egress);
             return Some(verdict(reason));
         }
-        Read::Beyond => return beyond(core, flows, id, &key, acknowledgment, packet.now, egress),
+        Read::Beyond => return beyond(core, flows, id, &key, Some(acknowledgment), packet.now, egress),
         Read::Name(name) => (Some(name), None),
         Read::Unnamed(why) => (None, Some(why)),
     };
     let resource = name.as_deref().and_then(|name| core.snapshot.resources.named(name));
     let told = Told { named: resource.map_or(Named::Nothing, Named::Resource), name, unnamed };
-    let seen = (flags & Parsed::ACK != 0).then_some(acknowledgment);
     match judge(core, flows, id, told.named) {
         Ok(()) => {
             core.undecided.settle(&key, told.named);
             None
         }
         Err(reason) => {
-            close(core, flows, id, &told, reason, seen, packet.now, egress);
+            close(core, flows, id, &told, reason, Some(acknowledgment), packet.now, egress);
             Some(verdict(reason))
         }
     }
@@ -120,11 +132,12 @@ pub(super) fn bounded<A: Family>(
     if packet.parsed.fragment != Fragment::None {
         return Some(Verdict::Dropped(DropReason::UndecidedMalformed));
     }
-    let TransportKind::Tcp { sequence, acknowledgment, .. } = packet.parsed.kind else { return None };
+    let TransportKind::Tcp { flags, sequence, acknowledgment, .. } = packet.parsed.kind else { return None };
     if !core.undecided.is_beyond(&key, sequence, packet.parsed.payload_len()) {
         return None;
     }
-    beyond(core, flows, id, &key, acknowledgment, packet.now, egress)
+    let seen = (flags & Parsed::ACK != 0).then_some(acknowledgment);
+    beyond(core, flows, id, &key, seen, packet.now, egress)
 }
 
 /// Closes a connection that goes on behind the request that it was judged by.
@@ -133,13 +146,13 @@ fn beyond<A: Family>(
     flows: &mut FlowTable<A, FlowState>,
     id: FlowId,
     key: &Key,
-    acknowledgment: u32,
+    acknowledgment: Option<u32>,
     now: u64,
     egress: &mut impl Egress,
 ) -> Option<Verdict> {
     let told = Told { named: core.undecided.named(key), name: None, unnamed: None };
     let reason = DropReason::SecondRequest;
-    close(core, flows, id, &told, reason, Some(acknowledgment), now, egress);
+    close(core, flows, id, &told, reason, acknowledgment, now, egress);
     Some(verdict(reason))
 }
 
@@ -155,22 +168,57 @@ pub(super) fn syn<A: Family>(
     let forward = *flows.key(id, Direction::Forward)?;
     let key = key_of(&forward);
     let TransportKind::Tcp { sequence, .. } = packet.parsed.kind else { return None };
-    let state = flows.state_mut(id)?;
-    let is_again = core.undecided.start(&key) == Some(sequence.wrapping_add(1));
-    let is_reading = core.undecided.is_reading(&key);
-    if is_reading && (is_again || core.undecided.start(&key).is_none()) {
-        return None;
+    let start = sequence.wrapping_add(1);
+    if core.undecided.start(&key) == Some(start) {
+        // Late in the network, or from one that wants the same numbers for another name: hosts take others for another
+        // connection (RFC 6528). While nothing has been named it is the first one again.
+        return (!core.undecided.is_reading(&key)).then_some(Verdict::Dropped(DropReason::UndecidedMalformed));
     }
-    // Late in the network, or from one that wants the same numbers for another name. Hosts take others for another
-    // connection (RFC 6528).
-    if is_again {
-        return Some(Verdict::Dropped(DropReason::UndecidedMalformed));
+    ask_anew(core, flows, id, start, packet.now)
+}
+
+/// A SYN-ACK for the client of an inspected flow. What answers another SYN than the latest is late, or of a connection
+/// that the client has given up. None where it may pass.
+#[cold]
+pub(super) fn syn_ack<A: Family>(
+    core: &mut Core,
+    flows: &mut FlowTable<A, FlowState>,
+    id: FlowId,
+    packet: &Packet<'_>,
+) -> Option<Verdict> {
+    let key = key_of(flows.key(id, Direction::Forward)?);
+    let TransportKind::Tcp { sequence, acknowledgment, .. } = packet.parsed.kind else { return None };
+    let first = sequence.wrapping_add(1);
+    match core.undecided.answered(&key, first, acknowledgment) {
+        Answered::Taken => None,
+        // The server may still be with that one, and its client has to know, to reset it.
+        Answered::Other if core.undecided.waits(&key) && !core.undecided.is_answered(&key) => None,
+        Answered::Other => Some(Verdict::Dropped(DropReason::UndecidedMalformed)),
+        Answered::Anew => {
+            let verdict = ask_anew(core, flows, id, acknowledgment, packet.now);
+            core.undecided.answered(&key, first, acknowledgment);
+            verdict
+        }
     }
+}
+
+/// What the connection named says nothing any more. None where there is room to ask.
+fn ask_anew<A: Family>(
+    core: &mut Core,
+    flows: &mut FlowTable<A, FlowState>,
+    id: FlowId,
+    start: u32,
+    now: u64,
+) -> Option<Verdict> {
+    let forward = *flows.key(id, Direction::Forward)?;
+    let key = key_of(&forward);
     let application = policy::application(&redecide::subject(&forward))?;
-    if !core.undecided.make_room(state.owner) {
+    let state = flows.state_mut(id)?;
+    // One that waits has its room.
+    if !core.undecided.waits(&key) && !core.undecided.make_room(state.owner) {
         return Some(Verdict::Dropped(DropReason::UndecidedFull));
     }
-    core.undecided.begin(packet.now, key, state.owner, application);
+    core.undecided.begin(now, key, state.owner, application, start);
     core.counters.undecided.set(core.undecided.len() as u64);
     state.undecided();
     None

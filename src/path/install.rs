@@ -84,8 +84,9 @@ pub(super) fn install<A: Family>(
     });
     match result {
         Ok(id) => {
-            if let Some(application) = inspect {
-                core.undecided.begin(now, key_of(&forward), installed.owner, application);
+            if let (Some(application), TransportKind::Tcp { sequence, .. }) = (inspect, parsed.kind) {
+                let start = sequence.wrapping_add(1);
+                core.undecided.begin(now, key_of(&forward), installed.owner, application, start);
                 core.counters.undecided.set(core.undecided.len() as u64);
             }
             if let Some(port) = answered_at {

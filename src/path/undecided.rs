@@ -25,6 +25,8 @@ const BYTES_OF_NIC: usize = BYTES / 4;
 /// Bytes of one stream that are kept, to hold what comes again to: the largest hello that is read, and the headers of a
 /// thousand records.
 const ACCEPTED: usize = NameReader::LIMIT + 5 * 1024;
+/// Bytes of a server's that are taken for those of its connection before it has acknowledged what named it.
+const AHEAD: u32 = 1 << 20;
 /// How long a client may take to tell what it wants, from its SYN on, in milliseconds.
 pub(super) const PATIENCE: u64 = 30_000;
 
@@ -49,10 +51,11 @@ struct Connection {
     order: u64,
     deadline: u64,
     owner: u16,
-    /// The sequence number of the first byte: what the server's SYN-ACK acknowledges. The client's own word for it is worth
-    /// nothing, since a server that does not take a SYN goes on with the connection that it has.
-    start: Option<u32>,
-    application: Application,
+    /// The sequence number of the first byte: the one behind the client's latest SYN.
+    start: u32,
+    /// What the server numbers, once it has taken that SYN. Until then the client's word for where its stream starts is
+    /// worth nothing: a server that does not take a SYN goes on with the connection that it has.
+    server: Option<Served>,
     /// The bytes so far, which are the only ones that may be there.
     accepted: Vec<u8>,
     stage: Stage,
@@ -60,6 +63,33 @@ struct Connection {
     end: Option<u32>,
     /// What it takes of the budget of bytes.
     held: usize,
+}
+
+/// The sequence numbers of a server's stream.
+#[derive(Debug, Clone, Copy)]
+struct Served {
+    /// Of its first byte.
+    first: u32,
+    /// Behind the last byte that has passed.
+    next: u32,
+}
+
+impl Served {
+    /// Whether a number is of what the server has sent, or follows it.
+    fn has(&self, number: u32) -> bool {
+        number.wrapping_sub(self.first) <= self.next.wrapping_sub(self.first)
+    }
+}
+
+/// What a SYN-ACK comes to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Answered {
+    /// It is the answer to the client's latest SYN, for the first time or again.
+    Taken,
+    /// It answers that SYN with a number of a connection that is not the one that was decided.
+    Anew,
+    /// It answers another SYN.
+    Other,
 }
 
 enum Stage {
@@ -106,8 +136,9 @@ pub(super) struct Undecided {
 #[derive(Debug, Clone, Copy)]
 struct Decided {
     named: Named,
-    /// Where its stream starts.
+    /// Where its stream starts, and the server's first number; unknown after a restart.
     start: Option<u32>,
+    first: Option<u32>,
     /// How many bytes of it were judged, where more may be for another resource: a plain HTTP request.
     end: Option<u32>,
 }
@@ -152,7 +183,8 @@ impl Undecided {
     }
 
     /// A connection begins whose name is needed. There has to be room for it ([`Undecided::make_room`]).
-    pub(super) fn begin(&mut self, now: u64, key: Key, owner: PortId, application: Application) {
+    /// Its stream will start at `start`, behind the client's SYN.
+    pub(super) fn begin(&mut self, now: u64, key: Key, owner: PortId, application: Application, start: u32) {
         self.end(&key);
         let order = self.next;
         self.next += 1;
@@ -160,8 +192,8 @@ impl Undecided {
             order,
             deadline: now + PATIENCE,
             owner: owner.0,
-            start: None,
-            application,
+            start,
+            server: None,
             accepted: Vec::new(),
             stage: Stage::Reading(NameReader::new(application)),
             end: None,
@@ -175,23 +207,44 @@ impl Undecided {
     /// Where the stream of a connection starts, as far as that is known.
     pub(super) fn start(&self, key: &Key) -> Option<u32> {
         match self.connections.get(key) {
-            Some(connection) => connection.start,
+            Some(connection) => Some(connection.start),
             None => self.named.get(key).and_then(|decided| decided.start),
         }
     }
 
-    /// The server says where the stream starts that it takes. Of another one than before nothing has been read yet.
-    pub(super) fn started(&mut self, key: &Key, start: u32) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        if connection.start == Some(start) {
-            return;
+    /// The server takes a SYN: its own stream starts at `first`, the client's at `start`. One that takes the same SYN once
+    /// more has forgotten what it knew, and what was read of the client's stream still has to be in it.
+    pub(super) fn answered(&mut self, key: &Key, first: u32, start: u32) -> Answered {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return match self.named.get(key) {
+                Some(decided) if decided.start != Some(start) => Answered::Other,
+                Some(decided) if decided.first != Some(first) => Answered::Anew,
+                _ => Answered::Taken,
+            };
+        };
+        if connection.start != start {
+            return Answered::Other;
         }
-        connection.start = Some(start);
-        connection.accepted = Vec::new();
-        connection.stage = Stage::Reading(NameReader::new(connection.application));
-        connection.end = None;
-        let (held, owner) = (std::mem::take(&mut connection.held), connection.owner);
-        self.let_go(owner, held);
+        if connection.server.is_none_or(|server| server.first != first) {
+            connection.server = Some(Served { first, next: first });
+        }
+        Answered::Taken
+    }
+
+    /// Whether a connection waits for its name, or for the server to acknowledge it.
+    pub(super) fn waits(&self, key: &Key) -> bool {
+        self.connections.contains_key(key)
+    }
+
+    /// Whether the server has taken the SYN of a connection that waits.
+    pub(super) fn is_answered(&self, key: &Key) -> bool {
+        self.connections.get(key).is_some_and(|connection| connection.server.is_some())
+    }
+
+    /// Whether a client acknowledges what the server of its connection has sent: only that server takes it.
+    pub(super) fn is_served(&self, key: &Key, acknowledgment: u32) -> bool {
+        let server = self.connections.get(key).and_then(|connection| connection.server);
+        server.is_some_and(|server| server.has(acknowledgment))
     }
 
     fn let_go(&mut self, owner: u16, bytes: usize) {
@@ -206,12 +259,15 @@ impl Undecided {
         // One that had to make room for another goes no further.
         let Some(connection) = self.connections.get_mut(key) else { return Read::Full };
         // Until the server has answered, nobody knows what it would take.
-        let Some(start) = connection.start else { return Read::Gap };
-        let offset = sequence.wrapping_sub(start) as i32;
-        // What is before the stream the server has already, whatever it is: the probe of a peer that is idle.
-        let before = usize::try_from(offset.min(0).unsigned_abs()).unwrap_or(usize::MAX);
-        let payload = payload.get(before..).unwrap_or_default();
-        let place = usize::try_from(offset.max(0)).unwrap_or_default();
+        if connection.server.is_none() {
+            return Read::Gap;
+        }
+        let offset = sequence.wrapping_sub(connection.start) as i32;
+        if offset == -1 && payload.len() == 1 {
+            // The probe of a peer that is idle.
+            return Read::Pass;
+        }
+        let Ok(place) = usize::try_from(offset) else { return Read::Gap };
         if connection.end.is_some_and(|end| place + payload.len() > end as usize) {
             return Read::Beyond;
         }
@@ -263,13 +319,20 @@ impl Undecided {
         }
     }
 
-    /// The server has acknowledged what comes before a sequence number. True where that ends the watch.
-    pub(super) fn acknowledged(&mut self, key: &Key, sequence: u32) -> bool {
-        let Some(connection) = self.connections.get(key) else { return false };
-        let (Stage::Settling(named), Some(start)) = (&connection.stage, connection.start) else { return false };
-        let named = *named;
-        let behind = sequence.wrapping_sub(start) as i32;
-        if usize::try_from(behind).is_ok_and(|behind| behind >= connection.accepted.len()) {
+    /// The server has sent so many bytes from a sequence number on, and acknowledges what comes before another one. True
+    /// where that ends the watch. What is not of the stream of the server that answered says nothing.
+    pub(super) fn acknowledged(&mut self, key: &Key, sequence: u32, length: usize, acknowledgment: u32) -> bool {
+        let Some(connection) = self.connections.get_mut(key) else { return false };
+        let Some(server) = connection.server.as_mut() else { return false };
+        let is_next = server.has(sequence);
+        // Only who has its acknowledgment sends data: what is lost before it may come later.
+        let end = sequence.wrapping_add(length as u32);
+        if length > 0 && end.wrapping_sub(server.first) <= AHEAD && !server.has(end) {
+            server.next = end;
+        }
+        let Stage::Settling(named) = connection.stage else { return false };
+        let behind = acknowledgment.wrapping_sub(connection.start) as i32;
+        if is_next && usize::try_from(behind).is_ok_and(|behind| behind >= connection.accepted.len()) {
             self.finish(key, named);
             return true;
         }
@@ -278,10 +341,12 @@ impl Undecided {
 
     /// A connection is decided, and watched no more.
     pub(super) fn finish(&mut self, key: &Key, named: Named) {
-        let (start, end) = (self.start(key), self.connections.get(key).and_then(|connection| connection.end));
+        let known = self.connections.get(key).map(|connection| (connection.start, connection.server, connection.end));
         self.end(key);
+        let (start, first, end) = known
+            .map_or((None, None, None), |(start, server, end)| (Some(start), server.map(|server| server.first), end));
         self.bounded += usize::from(end.is_some());
-        self.named.insert(*key, Decided { named, start, end });
+        self.named.insert(*key, Decided { named, start, first, end });
     }
 
     /// Whether a connection that is decided may not say more than so much.
@@ -297,8 +362,8 @@ impl Undecided {
     /// Whether bytes of a connection that is decided go on behind what was judged.
     pub(super) fn is_beyond(&self, key: &Key, sequence: u32, length: usize) -> bool {
         let Some(Decided { start: Some(start), end: Some(end), .. }) = self.named.get(key) else { return false };
-        let offset = sequence.wrapping_sub(*start) as i32;
-        usize::try_from(offset).is_ok_and(|offset| offset + length > *end as usize)
+        let behind = sequence.wrapping_add(length as u32).wrapping_sub(*start) as i32;
+        length > 0 && behind > *end as i32
     }
 
     /// What a connection named, as far as that is known.
@@ -366,9 +431,9 @@ mod tests {
     fn begun() -> Undecided {
         let mut undecided = Undecided::new();
         assert!(undecided.make_room(PortId(7)));
-        undecided.begin(1_000, key(1), PortId(7), Application::Http);
+        undecided.begin(1_000, key(1), PortId(7), Application::Http, 100);
         assert_eq!(undecided.read(&key(1), 100, b"GET / HT"), Read::Gap, "the server has not answered");
-        undecided.started(&key(1), 100);
+        assert_eq!(undecided.answered(&key(1), 9_000, 100), Answered::Taken);
         undecided
     }
 
@@ -393,25 +458,57 @@ mod tests {
         assert_eq!(undecided.named(&key(1)), Named::Nothing);
         assert_eq!(undecided.read(&key(1), 122, b"b"), Read::Other);
         assert_eq!(undecided.read(&key(1), 135, b"G"), Read::Beyond, "another request may be for another name");
-        assert!(!undecided.acknowledged(&key(1), 134));
-        assert!(undecided.acknowledged(&key(1), 135));
+        assert!(!undecided.acknowledged(&key(1), 9_000, 0, 134));
+        assert!(!undecided.acknowledged(&key(1), 8_999, 0, 135), "of a connection before");
+        assert!(!undecided.acknowledged(&key(1), 9_001, 0, 135), "of one that began later");
+        assert!(undecided.acknowledged(&key(1), 9_000, 0, 135));
         assert_eq!((undecided.len(), undecided.named(&key(1))), (0, Named::Nothing));
         assert!(undecided.is_bounded(&key(1)) && undecided.has_bounded());
         assert!(!undecided.is_beyond(&key(1), 100, 35) && undecided.is_beyond(&key(1), 134, 2));
+        assert!(
+            !undecided.is_beyond(&key(1), 90, 45) && undecided.is_beyond(&key(1), 90, 46),
+            "it begins before the stream"
+        );
         assert_eq!(undecided.start(&key(1)), Some(100));
         undecided.end(&key(1));
         assert_eq!(undecided.named(&key(1)), Named::NotYet);
     }
 
     #[test]
-    fn another_start_is_the_servers_word_and_begins_anew() {
+    fn only_what_is_of_the_connection_that_the_server_took_counts() {
+        let mut undecided = Undecided::new();
+        undecided.begin(1_000, key(1), PortId(7), Application::Http, 100);
+        assert_eq!(undecided.answered(&key(1), 8_000, 99), Answered::Other);
+        assert!(!undecided.is_answered(&key(1)) && !undecided.is_served(&key(1), 8_000));
+        assert_eq!(undecided.answered(&key(1), 9_000, 100), Answered::Taken);
+        assert_eq!(undecided.answered(&key(1), 8_000, 99), Answered::Other);
+        assert!(undecided.is_answered(&key(1)) && undecided.is_served(&key(1), 9_000));
+        assert!(!undecided.is_served(&key(1), 8_999) && !undecided.is_served(&key(1), 9_001));
+        // What it sends may be acknowledged, also where something before it was lost on its way here.
+        assert!(!undecided.acknowledged(&key(1), 9_100, 50, 100));
+        assert!(undecided.is_served(&key(1), 9_150) && !undecided.is_served(&key(1), 9_151));
+        // It takes the same SYN once more: the bytes that were read have to be in the new stream, too.
+        assert_eq!(undecided.read(&key(1), 100, b"GET / HTTP/1.1\r\nHost: a"), Read::Pass);
+        assert_eq!(undecided.answered(&key(1), 20_000, 100), Answered::Taken);
+        assert!(!undecided.is_served(&key(1), 9_000) && undecided.is_served(&key(1), 20_000));
+        assert_eq!(undecided.read(&key(1), 100, b"P"), Read::Other);
+        assert_eq!(undecided.read(&key(1), 123, b"\r\n\r\n"), Read::Name("a".to_owned()));
+        undecided.settle(&key(1), Named::Nothing);
+        assert!(!undecided.acknowledged(&key(1), 9_000, 0, 127) && undecided.acknowledged(&key(1), 20_000, 0, 127));
+        // Decided: the same answer again is late, another is of another connection.
+        assert_eq!(undecided.answered(&key(1), 20_000, 100), Answered::Taken);
+        assert_eq!(undecided.answered(&key(1), 20_001, 100), Answered::Anew);
+        assert_eq!(undecided.answered(&key(1), 20_000, 101), Answered::Other);
+    }
+
+    #[test]
+    fn another_syn_begins_anew() {
         let mut undecided = begun();
         assert_eq!(undecided.read(&key(1), 100, b"GET / HTTP/1.1\r\nHost: a"), Read::Pass);
         assert!(undecided.bytes > 0);
-        undecided.started(&key(1), 100);
-        assert!(undecided.bytes > 0, "the same word again");
-        undecided.started(&key(1), 500);
-        assert_eq!(undecided.bytes, 0);
+        undecided.begin(1_000, key(1), PortId(7), Application::Http, 500);
+        assert_eq!((undecided.bytes, undecided.len(), undecided.is_answered(&key(1))), (0, 1, false));
+        assert_eq!(undecided.answered(&key(1), 9_000, 500), Answered::Taken);
         assert_eq!(undecided.read(&key(1), 500, b"GET / HTTP/1.1\r\nHost: b\r\n\r\n"), Read::Name("b".to_owned()));
     }
 
@@ -438,11 +535,11 @@ mod tests {
         let mut undecided = Undecided::new();
         for port in 0..CONNECTIONS_OF_NIC {
             assert!(undecided.make_room(PortId(7)));
-            undecided.begin(0, key(port as u16), PortId(7), Application::Http);
+            undecided.begin(0, key(port as u16), PortId(7), Application::Http, 100);
         }
         assert!(undecided.make_room(PortId(8)), "another NIC has room of its own");
         // The first one has said something, the second has not.
-        undecided.started(&key(0), 100);
+        undecided.answered(&key(0), 1, 100);
         assert_eq!(undecided.read(&key(0), 100, b"G"), Read::Pass);
         assert!(undecided.make_room(PortId(7)));
         assert_eq!(undecided.len(), CONNECTIONS_OF_NIC - 1);
@@ -453,7 +550,7 @@ mod tests {
     #[test]
     fn those_that_wait_longest_are_due_first_and_again_later() {
         let mut undecided = begun();
-        undecided.begin(1_500, key(2), PortId(7), Application::Tls);
+        undecided.begin(1_500, key(2), PortId(7), Application::Tls, 100);
         assert_eq!(undecided.next_due(), Some(1_000 + PATIENCE));
         assert_eq!(undecided.due(999 + PATIENCE), None);
         assert_eq!(undecided.due(1_000 + PATIENCE), Some(key(1)));

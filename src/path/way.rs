@@ -452,9 +452,15 @@ fn unusual<A: Family>(
     }
     let begins = begins_connection(packet.parsed);
     let trace_only = matches!(state.phase, Phase::Reset | Phase::Moved);
-    if begins && direction == Direction::Forward && state.is_inspected() && !trace_only {
-        let verdict = inspect::packet(core, flows, id, direction, packet, egress);
-        if let Some(verdict) = verdict.or_else(|| inspect::syn(core, flows, id, packet)) {
+    if packet.parsed.tcp_flags() & Parsed::SYN != 0 && state.is_inspected() && !trace_only {
+        let verdict = match direction {
+            Direction::Forward if begins => inspect::packet(core, flows, id, direction, packet, egress)
+                .or_else(|| inspect::syn(core, flows, id, packet)),
+            Direction::Forward => Some(Verdict::Dropped(DropReason::UndecidedMalformed)),
+            Direction::Reverse if begins => None,
+            Direction::Reverse => inspect::syn_ack(core, flows, id, packet),
+        };
+        if let Some(verdict) = verdict {
             return Hit::Verdict(verdict);
         }
     }

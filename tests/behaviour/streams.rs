@@ -146,3 +146,101 @@ fn a_stream_may_cross_the_end_of_sequence_numbers() {
         bench.take();
     }
 }
+
+/// Numbers of another server stream than that of [`SERVER`].
+const OTHER: u32 = 3_000_000_000;
+
+#[test]
+fn a_late_answer_to_an_earlier_syn_says_nothing_about_the_latest() {
+    let (good, bad) = (hello(&name("first")), hello(&name("second")));
+    let mut bench = bench();
+    bench.forward("blue1", another_syn(1_000), "front");
+    let mut client = Client { port: 443, next: 1_001 };
+    let late = client.server("SA", OTHER, 1_001, b"");
+    // The client gives that one up before the answer is here.
+    bench.forward("blue1", client.packet("R", 1_001, b""), "front");
+    bench.forward("blue1", another_syn(500_000), "front");
+    // It passes, for a server may still wait in it, and the client has to reset it; but it opens nothing.
+    bench.forward("front", late.clone(), "blue1");
+    nothing_passes(&mut bench, &client, 1_001, &good);
+    nothing_passes(&mut bench, &client, 500_001, &good);
+    bench.forward("front", client.server("SA", SERVER, 500_001, b""), "blue1");
+    bench.dropped("front", late, DropReason::UndecidedMalformed);
+    client.next = 500_001;
+    assert_eq!(client.send(&mut bench, &good[..20]), Verdict::Forwarded(bench.port("front")));
+    bench.take();
+    // In the same way of what is acknowledged: the hello is the server's only where this one says so.
+    bench.forward("front", client.server("A", OTHER + 1, 500_001 + good.len() as u32, b""), "blue1");
+    assert_eq!(client.send(&mut bench, &good[20..]), Verdict::Forwarded(bench.port("front")));
+    bench.take();
+    bench.forward("front", client.server("A", OTHER + 1, client.next, b""), "blue1");
+    assert_eq!(bench.report().undecided, 1, "late of a connection before");
+    nothing_passes(&mut bench, &client, 500_001, &bad);
+    assert_eq!(bench.denials().take().unwrap().reason, DropReason::UndecidedInconsistent);
+}
+
+#[test]
+fn what_another_server_stream_would_take_does_not_pass_before_the_name_is_known() {
+    let good = hello(&name("first"));
+    let mut bench = bench();
+    let mut client = Client::open(&mut bench, 443);
+    let of_another = |flags, payload| {
+        let (from, to) = (("10.1.1.4", 40_000), (SHARED, 443));
+        Tcp { from, to, flags, sequence: 1_001, acknowledgment: OTHER + 1, payload, ..Tcp::default() }.bytes()
+    };
+    bench.dropped("blue1", of_another("A", b""), DropReason::UndecidedMalformed);
+    bench.dropped("blue1", of_another("PA", &good), DropReason::UndecidedMalformed);
+    bench.dropped("blue1", of_another("P", &good), DropReason::UndecidedMalformed);
+    bench.dropped("blue1", of_another("SA", b""), DropReason::UndecidedMalformed);
+    // What the server itself has sent may be acknowledged, and nothing beyond.
+    bench.forward("front", client.server("PA", SERVER + 1, 1_001, b"welcome"), "blue1");
+    let of_this = |acknowledgment| {
+        let (from, to) = (("10.1.1.4", 40_000), (SHARED, 443));
+        Tcp { from, to, flags: "A", sequence: 1_001, acknowledgment, ..Tcp::default() }.bytes()
+    };
+    bench.dropped("blue1", of_this(SERVER + 9), DropReason::UndecidedMalformed);
+    bench.forward("blue1", of_this(SERVER + 8), "front");
+    assert_eq!(client.send(&mut bench, &good), Verdict::Forwarded(bench.port("front")));
+    bench.take();
+    client.acknowledge(&mut bench);
+    assert_eq!(bench.report().undecided, 0);
+}
+
+#[test]
+fn a_server_that_takes_the_same_syn_once_more_is_asked_about_again() {
+    let mut bench = bench();
+    let mut client = Client::open(&mut bench, 443);
+    client.send(&mut bench, &hello(&name("first")));
+    bench.take();
+    client.acknowledge(&mut bench);
+    // Late ones: of the handshake that was, and of one that the client has given up.
+    bench.forward("front", client.server("SA", SERVER, 1_001, b""), "blue1");
+    bench.dropped("front", client.server("SA", OTHER, 999, b""), DropReason::UndecidedMalformed);
+    assert_eq!(bench.report().undecided, 0);
+    // A copy of the first SYN has reached the server after a reset.
+    bench.forward("front", client.server("SA", OTHER, 1_001, b""), "blue1");
+    assert_eq!(bench.report().undecided, 1);
+    let bad = hello(&name("second"));
+    let (from, to) = (("10.1.1.4", 40_000), (SHARED, 443));
+    let packet =
+        Tcp { from, to, flags: "PA", sequence: 1_001, acknowledgment: OTHER + 1, payload: &bad, ..Tcp::default() };
+    bench.answered("blue1", packet.bytes(), Answer::PolicyDenied);
+}
+
+#[test]
+fn what_begins_before_the_stream_does_not_reach_behind_its_request() {
+    let request = format!("GET /c HTTP/1.1\r\nHost: {}\r\n\r\n", name("first"));
+    let long = vec![b'x'; request.len() + 11];
+    for ends_watch in [false, true] {
+        let mut bench = bench();
+        let mut client = Client::open(&mut bench, 80);
+        client.send(&mut bench, request.as_bytes());
+        bench.take();
+        if ends_watch {
+            client.acknowledge(&mut bench);
+        }
+        // The server has a byte of the SYN already, as of a probe; but then the rest follows.
+        bench.forward("blue1", client.packet("A", 1_000, b"x"), "front");
+        nothing_passes(&mut bench, &client, 991, &long);
+    }
+}
