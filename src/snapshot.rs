@@ -344,8 +344,9 @@ pub struct Publisher {
 
 impl Publisher {
     /// Starts with a first snapshot.
-    pub fn new(first: Snapshot) -> Self {
-        Self { generation: AtomicU64::new(first.generation), current: Mutex::new(Arc::new(first)) }
+    pub fn new(first: impl Into<Arc<Snapshot>>) -> Self {
+        let first = first.into();
+        Self { generation: AtomicU64::new(first.generation), current: Mutex::new(first) }
     }
 
     /// The generation of the newest snapshot: one atomic read, what a worker compares for each batch.
@@ -359,9 +360,9 @@ impl Publisher {
     }
 
     /// Swaps in the next snapshot and returns the one before. Workers see it at their next batch.
-    pub fn publish(&self, next: Snapshot) -> Arc<Snapshot> {
+    pub fn publish(&self, next: impl Into<Arc<Snapshot>>) -> Arc<Snapshot> {
+        let next = next.into();
         let generation = next.generation;
-        let next = Arc::new(next);
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::replace(&mut *current, next);
         self.generation.store(generation, Ordering::Release);

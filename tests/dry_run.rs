@@ -21,7 +21,7 @@ use sidestep::control::node::{Loaded, Node, Overrides};
 use sidestep::control::ports::Attachment;
 use sidestep::control::refusal::Refusal;
 use sidestep::port::{Port, memory};
-use sidestep::worker::{Handle, Settings};
+use sidestep::worker::{Handle, Paths, Settings};
 
 use packets::{Seen, Tcp, decode, echo, udp};
 
@@ -75,7 +75,8 @@ impl Setup {
         let devices = Box::new(MemoryDevices(wires.clone()));
         let settings = Settings { workers: WORKERS, flow_limit: 10_000, seed: 5 };
         let loaded = Loaded::load(document, overrides).unwrap();
-        let node = loaded.start(devices, |publisher, ports| Handle::start(publisher, ports, &settings)).unwrap();
+        let paths = Paths::new(loaded.snapshot(), &settings);
+        let node = loaded.start(devices, |publisher, ports| Handle::start(publisher, ports, paths)).unwrap();
         Self { node, wires }
     }
 

@@ -18,7 +18,7 @@ use sidestep::plan::Plan;
 use sidestep::port::{Port, memory};
 use sidestep::snapshot::{PortId, Publisher, Snapshot};
 use sidestep::telemetry::counters::Report;
-use sidestep::worker::{Handle, Restored, Saved, Settings};
+use sidestep::worker::{Handle, Meaning, OtherFlows, Paths, Restored, SavedBlock, Settings, Share};
 
 use packets::{Tcp, decode, udp};
 
@@ -46,10 +46,8 @@ impl Node {
         flows: Vec<Vec<SavedFlow>>,
         before: impl FnOnce(&Snapshot, &[Vec<memory::Handle>]),
     ) -> (Self, Restored) {
-        let oldest = flows.iter().flatten().map(SavedFlow::age).max().unwrap_or(0);
-        let mut saved = Saved { flows, oldest, ..Saved::default() };
         let network = sidestep::model::parse(bench::NETWORK, Path::new("workers.toml"), None).unwrap();
-        let snapshot = Plan::new(Arc::new(network.clone()), bench::catalogue()).compile(1, None).unwrap();
+        let snapshot = Arc::new(Plan::new(Arc::new(network.clone()), bench::catalogue()).compile(1, None).unwrap());
         let mut ports: Vec<(PortId, Vec<Box<dyn Port>>)> = Vec::new();
         let mut queues = Vec::new();
         for number in 0..snapshot.ports.len() {
@@ -59,9 +57,18 @@ impl Node {
             queues.push(theirs);
         }
         before(&snapshot, &queues);
-        let publisher = Arc::new(Publisher::new(snapshot));
         let settings = Settings { workers, flow_limit: 10_000, seed: 3 };
-        let (handle, restored) = Handle::resume(publisher.clone(), ports, &settings, &mut saved).unwrap();
+        let mut paths = Paths::new(&snapshot, &settings);
+        let shares: Vec<Share> = flows.iter().map(|flows| [flows.len(), 0]).collect();
+        let blocks = (0..).zip(flows).map(|(worker, flows)| {
+            let mut bytes = Vec::new();
+            flows.iter().for_each(|flow| flow.to_bytes(&mut bytes));
+            Ok::<_, OtherFlows>(SavedBlock { worker, count: flows.len(), bytes, start: 0 })
+        });
+        paths = paths.restore(&shares, &Meaning::default(), blocks).unwrap();
+        let restored = paths.restored();
+        let publisher = Arc::new(Publisher::new(snapshot));
+        let handle = Handle::start(publisher.clone(), ports, paths).unwrap();
         (Self { network, publisher, handle, queues }, restored)
     }
 

@@ -90,7 +90,7 @@ struct Prepared {
     switched: BTreeMap<(String, &'static str), bool>,
     network: Arc<Network>,
     plan: Plan,
-    snapshot: Snapshot,
+    snapshot: Arc<Snapshot>,
     attachments: Vec<Attachment>,
 }
 
@@ -170,7 +170,7 @@ impl Loaded {
     }
 
     /// Its snapshot, of generation 1.
-    pub fn snapshot(&self) -> &Snapshot {
+    pub fn snapshot(&self) -> &Arc<Snapshot> {
         &self.prepared.snapshot
     }
 
@@ -411,7 +411,7 @@ impl Node {
     fn try_next(&self, current: &Current, next: Prepared) -> Result<DocumentAnswer, Refusal> {
         let ports = PortChanges::between(&current.attachments, &next.attachments)?;
         let routes = difference::routes(&current.plan, &next.plan);
-        let flows = self.foresee(current, Arc::new(next.snapshot))?;
+        let flows = self.foresee(current, next.snapshot.clone())?;
         Ok(ports.answer(current.snapshot.generation, true, routes, flows))
     }
 
@@ -507,7 +507,7 @@ impl Node {
         let switch = self.prepare_endpoint(&current, subnet, service, enabled)?;
         let (routes, flows) = match switch.next {
             Some(next) => {
-                (difference::routes(&current.plan, &next.plan), self.foresee(&current, Arc::new(next.snapshot))?)
+                (difference::routes(&current.plan, &next.plan), self.foresee(&current, next.snapshot.clone())?)
             }
             None => (Vec::new(), self.all_kept(&current)?),
         };
@@ -808,7 +808,7 @@ fn compile(
 ) -> Result<Prepared, Refusal> {
     let network = Arc::new(network);
     let plan = Plan::new(network.clone(), catalogue.catalogue.clone());
-    let snapshot = plan.compile(generation, previous).map_err(|error| Refusal::Conflict(error.to_string()))?;
+    let snapshot = Arc::new(plan.compile(generation, previous).map_err(|error| Refusal::Conflict(error.to_string()))?);
     let attachments = attachments(&network, &snapshot);
     Ok(Prepared { document, catalogue, switched, network, plan, snapshot, attachments })
 }

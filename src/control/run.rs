@@ -17,8 +17,8 @@ use super::privileges::{self, Files, PrivilegesError};
 use super::refusal::Refusal;
 use super::server;
 use super::socket::{self, ControlSocket, SocketError};
-use super::state::{self, ByHand, Reading, State, StateError};
-use crate::worker;
+use super::state::{self, ByHand, Reading, StateError};
+use crate::worker::{self, Paths};
 
 /// How often the catalogue's file is looked at.
 const LOOK_AT_CATALOGUE: Duration = Duration::from_secs(1);
@@ -87,10 +87,18 @@ pub fn run(
     let document = Document::read(&options.config)?;
     let by_hand = reading.as_ref().map(|reading| reading.by_hand(&document.text)).unwrap_or_default();
     let mut loaded = Loaded::resume(document.clone(), options.overrides.clone(), &by_hand)?;
-    let saved = reading.and_then(|reading| or_warn(reading.finish()));
-    if saved.is_none() && by_hand != ByHand::default() {
+    let paths = |loaded: &Loaded| {
+        let (network, snapshot) = (loaded.network(), loaded.snapshot());
+        Paths::new(snapshot, &worker::Settings::new(network.workers, network.flows.limit))
+    };
+    let stopped = reading.as_ref().map(Reading::stopped);
+    let restored = reading.and_then(|reading| or_warn(reading.restore(paths(&loaded), loaded.snapshot())));
+    if restored.is_none() && by_hand != ByHand::default() {
         loaded = Loaded::load(document, options.overrides)?;
     }
+    // Nothing of a file that cannot be used.
+    let stopped = stopped.filter(|_| restored.is_some());
+    let paths = restored.unwrap_or_else(|| paths(&loaded));
     let network = loaded.network();
     let path = socket::location(options.control.as_deref(), network.control.as_deref());
     // Before there are other threads, which would keep what they were started with.
@@ -115,12 +123,10 @@ pub fn run(
         Signals::new().map_err(RunError::Control)?
     };
     let socket = ControlSocket::bind(&path)?;
-    let settings = worker::Settings::new(network.workers, network.flows.limit);
-    let stopped = saved.as_ref().map(State::stopped);
-    let mut saved = saved.map(|saved| saved.into_saved(loaded.snapshot())).unwrap_or_default();
+    let counts = paths.restored();
     let mut restored = None;
     let node = loaded.start(Box::new(devices.clone()), |publisher, ports| {
-        let (handle, counts) = worker::Handle::resume(publisher, ports, &settings, &mut saved)?;
+        let handle = worker::Handle::start(publisher, ports, paths)?;
         restored = stopped.map(|stopped| RestoredStatus {
             flows: counts.restored,
             expired: counts.expired,
@@ -132,8 +138,6 @@ pub fn run(
     if options.drop_all_privileges {
         devices.end();
     }
-    // Not before: a million flows take a while to be given back.
-    drop(saved);
     if let Some(file) = options.state.clone() {
         if let Some(RestoredStatus { flows, expired, left_out, blackout_us }) = restored {
             tracing::info!(flows, expired, left_out, blackout_us, "flows are restored");

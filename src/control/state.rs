@@ -6,7 +6,8 @@
 //! end: a block without flows
 //! ```
 //! Numbers are little-endian, a CRC is that of zlib over everything since the one before. A file that is not exactly
-//! this is refused whole: a node that starts without flows is better than one with some that are wrong.
+//! this is refused whole: a node that starts without flows is better than one with some that are wrong. Flows are taken in
+//! while more are read, by paths that no packet has come to yet; where a later block is damaged, those paths are thrown away.
 //!
 //! The header names ports by number, so that the next process, whose numbers may be others, finds its own, and what was
 //! changed by hand, endpoints and catalogue: without it flows would be cut that the old process would have kept.
@@ -23,17 +24,20 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::ports::kind_name;
-use crate::path::save::SavedFlow;
+use crate::path::save::{LONGEST, SavedFlow};
 use crate::snapshot::{PortId, ResourceId, Snapshot};
-use crate::worker::{Saved, Stopped};
+use crate::worker::{Meaning, OtherFlows, Paths, SavedBlock, Share, Stopped};
 
 const MAGIC: [u8; 8] = *b"SIDESTEP";
 
 /// Raised with every change of the format: what another version wrote is not read.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
-/// Flows of one block: with up to 139 bytes each, about 256 KiB are written at a time.
-const BLOCK: u16 = 2_048;
+/// Flows of one block: with up to [`LONGEST`] bytes each, some 200 KiB are written at a time.
+const BLOCK: u16 = 1_024;
+
+/// Blocks that are read ahead of who takes them.
+const READ_AHEAD: usize = 8;
 
 /// Why there is no state to begin with.
 #[derive(Debug, thiserror::Error)]
@@ -81,7 +85,8 @@ struct Header {
     ports: Vec<Port>,
     /// Names of resources by their number; empty for a number that has none.
     resources: Vec<String>,
-    flows: usize,
+    /// By worker, of IPv4 and of IPv6.
+    flows: Vec<Share>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,16 +103,6 @@ pub struct ByHand {
     pub switched: Vec<(String, String, bool)>,
     /// The catalogue that was put in force.
     pub catalogue: Option<PathBuf>,
-}
-
-/// What a process left.
-#[derive(Debug)]
-pub struct State {
-    header: Header,
-    /// By the worker that had them.
-    flows: Vec<Vec<SavedFlow>>,
-    /// The age of the oldest.
-    oldest: u64,
 }
 
 /// What the next process needs to know beside the flows.
@@ -144,7 +139,7 @@ pub(crate) fn write(path: &Path, in_force: InForce<'_>, stopped: &Stopped) -> Re
             .map(|(number, port)| Port { number, kind: kind_name(port.kind).to_owned(), name: port.name.clone() })
             .collect(),
         resources: in_force.snapshot.resources.list.iter().map(|resource| resource.name.clone()).collect(),
-        flows: stopped.saved_count(),
+        flows: stopped.shares(),
     };
     let mut name = path.file_name().unwrap_or(path.as_os_str()).to_owned();
     name.push(format!(".{}", std::process::id()));
@@ -159,7 +154,7 @@ pub(crate) fn write(path: &Path, in_force: InForce<'_>, stopped: &Stopped) -> Re
     if renamed.is_err() {
         let _absent = fs::remove_file(&beside);
     }
-    renamed.map(|()| header.flows)
+    renamed.map(|()| header.flows.iter().flatten().sum())
 }
 
 /// Takes pieces of a file in their order.
@@ -222,6 +217,9 @@ struct Block {
 /// Worker, flows and length of a block.
 const HEAD: usize = 8;
 
+/// What follows it.
+const CRC: usize = 4;
+
 /// What most blocks take: flows of IPv4.
 const BLOCK_BYTES: usize = BLOCK as usize * 96;
 
@@ -250,7 +248,8 @@ impl Block {
 pub struct Reading {
     path: PathBuf,
     header: Header,
-    rest: JoinHandle<Result<Flows, Unread>>,
+    blocks: mpsc::Receiver<Result<SavedBlock, Unread>>,
+    reader: JoinHandle<()>,
 }
 
 /// Why the flows are not there.
@@ -260,11 +259,16 @@ enum Unread {
     Flaw(Flaw),
 }
 
-/// Flows by the worker that had them, and the age of the oldest.
-#[derive(Debug, Default)]
-struct Flows {
-    by_worker: Vec<Vec<SavedFlow>>,
-    oldest: u64,
+impl From<OtherFlows> for Unread {
+    fn from(OtherFlows: OtherFlows) -> Self {
+        Self::Flaw(Flaw::Damaged("a block has other flows than it says"))
+    }
+}
+
+impl From<Flaw> for Unread {
+    fn from(flaw: Flaw) -> Self {
+        Self::Flaw(flaw)
+    }
 }
 
 impl Reading {
@@ -280,29 +284,44 @@ impl Reading {
             Err(error) => return Err(unread(path, Unread::File(error))),
         };
         let header = read_header(&mut file).map_err(|error| unread(path, error))?;
-        let count = header.flows;
-        let rest = thread::Builder::new().name("state".to_owned()).spawn(move || {
-            let mut bytes = Vec::with_capacity(file.metadata().map(|file| file.len() as usize).unwrap_or(0));
-            file.read_to_end(&mut bytes).map_err(Unread::File)?;
-            flows_from_bytes(&bytes, count).map_err(Unread::Flaw)
+        let shares = header.flows.clone();
+        let (ready, blocks) = mpsc::sync_channel(READ_AHEAD);
+        let reader = thread::Builder::new().name("state".to_owned()).spawn(move || {
+            let read = read_blocks(&mut file, &shares, |block| ready.send(Ok(block)).is_ok());
+            if let Err(error) = read {
+                let _nobody_waits = ready.send(Err(error));
+            }
         });
-        let rest = rest.map_err(|error| unread(path, Unread::File(error)))?;
-        Ok(Some(Self { path: path.to_owned(), header, rest }))
+        let reader = reader.map_err(|error| unread(path, Unread::File(error)))?;
+        Ok(Some(Self { path: path.to_owned(), header, blocks, reader }))
     }
 
     /// What was changed by hand, if the document is still the one that it belongs to.
     pub fn by_hand(&self, document: &str) -> ByHand {
-        self.header.by_hand(document)
+        if self.header.document != fingerprint(document) {
+            return ByHand::default();
+        }
+        ByHand { switched: self.header.switched.clone(), catalogue: self.header.catalogue.clone() }
     }
 
-    /// Waits for the flows.
+    /// When the workers had stopped.
+    pub fn stopped(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_micros(self.header.stopped)
+    }
+
+    /// Gives the flows to the paths of workers that are to start, as old as they are now and with the snapshot's numbers of
+    /// ports and resources. Those whose port or resource is gone are left out.
     ///
     /// # Errors
     /// [`StateError`]: nothing of the file is to be used, its header neither.
-    pub fn finish(self) -> Result<State, StateError> {
-        let flows = self.rest.join().unwrap_or_else(|_| Err(Unread::File(io::Error::other("its reader panicked"))));
-        let Flows { by_worker, oldest } = flows.map_err(|error| unread(&self.path, error))?;
-        Ok(State { header: self.header, flows: by_worker, oldest })
+    pub fn restore(self, paths: Paths, snapshot: &Snapshot) -> Result<Paths, StateError> {
+        let Self { path, header, blocks, reader } = self;
+        let meaning = header.meaning(snapshot);
+        let restored = paths.restore(&header.flows, &meaning, blocks.into_iter());
+        if reader.join().is_err() {
+            return Err(unread(&path, Unread::File(io::Error::other("its reader panicked"))));
+        }
+        restored.map_err(|error| unread(&path, error))
     }
 }
 
@@ -319,6 +338,7 @@ fn unread(path: &Path, error: Unread) -> StateError {
 const START: usize = 16;
 
 const CUT: Flaw = Flaw::Damaged("it ends too early");
+const MISCOUNTED: Flaw = Flaw::Damaged("it has another number of flows than it says");
 
 /// Reads a file up to the end of its header.
 fn read_header(file: &mut (impl Read + ?Sized)) -> Result<Header, Unread> {
@@ -341,90 +361,66 @@ fn read_header(file: &mut (impl Read + ?Sized)) -> Result<Header, Unread> {
     serde_json::from_slice(text).map_err(|_| Unread::Flaw(flaw))
 }
 
-/// The flows that follow the header: as many as it says, and nothing else.
-fn flows_from_bytes(mut from: &[u8], expected: usize) -> Result<Flows, Flaw> {
-    let mut flows = Flows::default();
+/// Reads the flows that follow the header: as many as it says, and nothing else. Ends early where nobody takes them.
+fn read_blocks(
+    file: &mut (impl Read + ?Sized),
+    shares: &[Share],
+    mut taken: impl FnMut(SavedBlock) -> bool,
+) -> Result<(), Unread> {
+    let mut missing: Vec<usize> = shares.iter().map(|share| share.iter().sum()).collect();
     loop {
-        let block = from;
-        let mut number = || take(&mut from).map(u16::from_le_bytes).ok_or(CUT);
-        let (worker, count) = (number()?, number()?);
-        let length = take(&mut from).map(u32::from_le_bytes).ok_or(CUT)?;
-        let (mut bytes, rest) = from.split_at_checked(length as usize).ok_or(CUT)?;
-        from = rest;
-        check(&block[..block.len() - rest.len()], &mut from)?;
+        let mut head = [0; HEAD];
+        let from = &mut *file;
+        from.read_exact(&mut head).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => CUT.into(),
+            _ => Unread::File(error),
+        })?;
+        let [worker, count] = [[head[0], head[1]], [head[2], head[3]]].map(u16::from_le_bytes);
+        let count = usize::from(count);
+        let length = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
+        if length > count * LONGEST {
+            return Err(Flaw::Damaged("a block is longer than its flows can be").into());
+        }
+        let mut bytes = Vec::with_capacity(HEAD + length + CRC);
+        bytes.extend(head);
+        from.take((length + CRC) as u64).read_to_end(&mut bytes).map_err(Unread::File)?;
+        let (part, mut crc) = bytes.split_at_checked(HEAD + length).ok_or(CUT)?;
+        check(part, &mut crc)?;
         if count == 0 {
             break;
         }
-        if flows.by_worker.len() <= usize::from(worker) {
-            flows.by_worker.resize_with(usize::from(worker) + 1, Vec::new);
-        }
-        let share = &mut flows.by_worker[usize::from(worker)];
-        share.reserve(usize::from(count));
-        for _ in 0..count {
-            let flow = SavedFlow::from_bytes(&mut bytes).ok_or(Flaw::Damaged("a flow is none"))?;
-            flows.oldest = flows.oldest.max(flow.age());
-            share.push(flow);
-        }
-        if !bytes.is_empty() {
-            return Err(Flaw::Damaged("a block has more than its flows"));
+        let share = missing.get_mut(usize::from(worker)).ok_or(MISCOUNTED)?;
+        *share = share.checked_sub(count).ok_or(MISCOUNTED)?;
+        bytes.truncate(HEAD + length);
+        if !taken(SavedBlock { worker, count, bytes, start: HEAD }) {
+            return Ok(());
         }
     }
-    if !from.is_empty() || flows.by_worker.iter().map(Vec::len).sum::<usize>() != expected {
-        return Err(Flaw::Damaged("it has another number of flows than it says"));
+    let more = file.read(&mut [0]).map_err(Unread::File)?;
+    if more > 0 || missing.iter().any(|missing| *missing > 0) {
+        return Err(MISCOUNTED.into());
     }
-    Ok(flows)
+    Ok(())
 }
 
 impl Header {
-    fn by_hand(&self, document: &str) -> ByHand {
-        if self.document != fingerprint(document) {
-            return ByHand::default();
-        }
-        ByHand { switched: self.switched.clone(), catalogue: self.catalogue.clone() }
-    }
-}
-
-impl State {
-    /// Reads a state file; none where there is no file.
-    ///
-    /// # Errors
-    /// [`StateError`]: nothing of it is to be used.
-    pub fn read(path: &Path) -> Result<Option<Self>, StateError> {
-        Reading::begin(path)?.map(Reading::finish).transpose()
-    }
-
-    /// What was changed by hand, if the document is still the one that it belongs to.
-    pub fn by_hand(&self, document: &str) -> ByHand {
-        self.header.by_hand(document)
-    }
-
-    /// When the workers had stopped.
-    pub fn stopped(&self) -> SystemTime {
-        UNIX_EPOCH + Duration::from_micros(self.header.stopped)
-    }
-
-    /// The flows for workers under a snapshot: as old as they are now, and with its numbers of ports and resources. Those
-    /// whose port or resource is gone are left out.
-    pub fn into_saved(self, snapshot: &Snapshot) -> Saved {
+    /// What its flows are under a snapshot.
+    fn meaning(&self, snapshot: &Snapshot) -> Meaning {
         // A clock that was set back meanwhile tells nothing: then no time has passed.
-        let older = SystemTime::now().duration_since(self.stopped()).unwrap_or_default().as_millis() as u64;
+        let stopped = UNIX_EPOCH + Duration::from_micros(self.stopped);
+        let older = SystemTime::now().duration_since(stopped).unwrap_or_default().as_millis() as u64;
         let now: HashMap<(&str, &str), PortId> =
             (0..).zip(&snapshot.ports).map(|(id, port)| ((kind_name(port.kind), &*port.name), PortId(id))).collect();
-        let numbers: HashMap<u16, PortId> = self
-            .header
-            .ports
-            .iter()
-            .filter_map(|port| Some((port.number, *now.get(&(&*port.kind, &*port.name))?)))
-            .collect();
+        let numbers: HashMap<u16, PortId> =
+            self.ports.iter().filter_map(|port| Some((port.number, *now.get(&(&*port.kind, &*port.name))?))).collect();
         let largest = numbers.keys().max().map_or(0, |largest| usize::from(*largest) + 1);
         let ports = (0..).take(largest).map(|number: u16| numbers.get(&number).copied()).collect();
         let list = &snapshot.resources.list;
         let now: HashMap<&str, ResourceId> =
             (0..).zip(list).map(|(number, resource)| (resource.name.as_str(), ResourceId(number))).collect();
         let named = |name: &String| now.get(name.as_str()).copied().filter(|_| !name.is_empty());
-        let resources = self.header.resources.iter().map(named).collect();
-        let (ports, resources) = (Some(ports), Some(resources));
-        Saved { flows: self.flows, oldest: self.oldest, older, ports, resources }
+        let resources = self.resources.iter().map(named).collect();
+        Meaning { older, ports: Some(ports), resources: Some(resources) }
     }
 }
 
@@ -487,7 +483,7 @@ mod tests {
 
     use super::*;
 
-    fn header(flows: usize) -> Header {
+    fn header(workers: &[u32]) -> Header {
         Header {
             stopped: 1_700_000_000_000_000,
             document: fingerprint("location = \"westeurope\""),
@@ -495,7 +491,7 @@ mod tests {
             catalogue: Some("/tags.json".into()),
             ports: vec![Port { number: 3, kind: "nic".to_owned(), name: "vm1".to_owned() }],
             resources: vec!["data".to_owned(), String::new()],
-            flows,
+            flows: workers.iter().map(|v4| [*v4 as usize, 0]).collect(),
         }
     }
 
@@ -509,7 +505,7 @@ mod tests {
 
     fn file(workers: &[u32]) -> Vec<u8> {
         let mut bytes = Vec::new();
-        let header = header(workers.iter().sum::<u32>() as usize);
+        let header = header(workers);
         let flows = |visit: &mut dyn FnMut(u16, SavedFlow)| {
             for (worker, count) in (0..).zip(workers) {
                 (0..*count).for_each(|number| visit(worker, flow(number)));
@@ -519,14 +515,23 @@ mod tests {
         bytes
     }
 
-    fn read(mut from: &[u8]) -> Result<State, Flaw> {
+    /// The header, and the flows by worker.
+    fn read(mut from: &[u8]) -> Result<(Header, Vec<Vec<SavedFlow>>), Flaw> {
         let flaw = |unread| match unread {
             Unread::Flaw(flaw) => flaw,
             Unread::File(error) => panic!("{error}"),
         };
         let header = read_header(&mut from).map_err(flaw)?;
-        let Flows { by_worker, oldest } = flows_from_bytes(from, header.flows)?;
-        Ok(State { header, flows: by_worker, oldest })
+        let mut flows = vec![Vec::new(); header.flows.len()];
+        let taken = |block: SavedBlock| {
+            let mut bytes = &block.bytes[block.start..];
+            flows[usize::from(block.worker)]
+                .extend((0..block.count).map(|_| SavedFlow::from_bytes(&mut bytes).unwrap()));
+            assert!(bytes.is_empty());
+            true
+        };
+        read_blocks(&mut from, &header.flows, taken).map_err(flaw)?;
+        Ok((header, flows))
     }
 
     fn bytes(flow: &SavedFlow) -> Vec<u8> {
@@ -538,10 +543,9 @@ mod tests {
     #[test]
     fn what_was_written_is_read_by_worker() {
         for workers in [&[0][..], &[1], &[0, 2], &[u32::from(BLOCK) + 1, 0, u32::from(BLOCK)]] {
-            let state = read(&file(workers)).unwrap();
-            assert_eq!(state.header, header(workers.iter().sum::<u32>() as usize));
-            for (worker, count) in workers.iter().enumerate() {
-                let share = state.flows.get(worker).map(Vec::as_slice).unwrap_or_default();
+            let (found, flows) = read(&file(workers)).unwrap();
+            assert_eq!(found, header(workers));
+            for (share, count) in flows.iter().zip(workers) {
                 assert_eq!(share.len(), *count as usize);
                 assert!((0..).zip(share).all(|(number, one)| bytes(one) == bytes(&flow(number))));
             }
@@ -582,8 +586,25 @@ mod tests {
     }
 
     #[test]
+    fn a_file_with_other_flows_than_its_header_says_is_refused() {
+        let flows = |workers: &[u32]| {
+            let start = START + serde_json::to_vec(&header(workers)).unwrap().len() + 4;
+            file(workers).split_off(start)
+        };
+        for (said, there) in [(&[2][..], &[1][..]), (&[1], &[2]), (&[1, 2], &[2, 1]), (&[1], &[1, 1]), (&[1, 1], &[1])]
+        {
+            let head = START + serde_json::to_vec(&header(said)).unwrap().len() + 4;
+            let mixed = [&file(said)[..head], &flows(there)].concat();
+            assert_eq!(read(&mixed).err(), Some(MISCOUNTED), "{said:?} {there:?}");
+        }
+    }
+
+    #[test]
     fn what_was_changed_by_hand_belongs_to_its_document() {
-        let state = read(&file(&[])).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state");
+        fs::write(&path, file(&[])).unwrap();
+        let state = Reading::begin(&path).unwrap().unwrap();
         let by_hand = state.by_hand("location = \"westeurope\"");
         assert_eq!((by_hand.switched.len(), by_hand.catalogue), (1, Some("/tags.json".into())));
         assert_eq!(state.by_hand("location = \"northeurope\""), ByHand::default());
@@ -601,7 +622,7 @@ mod tests {
             }
         }
         let many = |visit: &mut dyn FnMut(u16, SavedFlow)| (0..100_000).for_each(|number| visit(0, flow(number)));
-        let error = write_behind(&mut Full, |sink| write_to(sink, &header(100_000), many)).unwrap_err();
+        let error = write_behind(&mut Full, |sink| write_to(sink, &header(&[100_000]), many)).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
     }
 
@@ -610,9 +631,9 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state");
-        assert!(State::read(&path).unwrap().is_none());
+        assert!(Reading::begin(&path).unwrap().is_none());
         fs::write(&path, "old").unwrap();
-        let error = State::read(&path).unwrap_err().to_string();
+        let error = Reading::begin(&path).unwrap_err().to_string();
         assert!(error.ends_with("is no state file, or is damaged: it does not begin as one"), "{error}");
 
         let text =
@@ -625,11 +646,11 @@ mod tests {
         assert_eq!(write(&path, in_force, &Stopped::empty()).unwrap(), 0);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
-        let state = State::read(&path).unwrap().unwrap();
+        let state = Reading::begin(&path).unwrap().unwrap();
         assert_eq!(state.by_hand(text).switched, [("n/s".to_owned(), "Microsoft.Sql".to_owned(), false)]);
         assert!(state.stopped() <= SystemTime::now());
         remove(&path).unwrap();
-        assert!(State::read(&path).unwrap().is_none());
+        assert!(Reading::begin(&path).unwrap().is_none());
 
         let missing = folder.path().join("no/state");
         assert!(write(&missing, in_force, &Stopped::empty()).is_err());

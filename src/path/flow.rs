@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::save::Fields;
 use crate::packet::parse::{Parsed, TransportKind};
 use crate::packet::tcp::sequence_span;
 use crate::snapshot::{Lifetimes, NextHopType, PoolId, PortId, Snapshot};
@@ -168,6 +169,9 @@ const BOUNDED: u8 = 128;
 
 /// Those that mean something to another process: what a client named is saved beside the state.
 const SAVED_FLAGS: u8 = TRANSLATED | MAPS_SOURCE | MAPS_DESTINATION | FROM_INTERNET | MIDWAY;
+
+/// Bytes of a state that is saved.
+pub(super) const STATE_BYTES: usize = 4 * 8 + 4 * 4 + 4;
 
 /// 64 bytes beside keys and index keep an IPv4 flow within 128 bytes.
 const _: () = assert!(size_of::<FlowState>() == 64);
@@ -342,6 +346,12 @@ impl FlowState {
         }
     }
 
+    /// How long any flow lives without a packet at most, in milliseconds.
+    pub fn longest_lifetime(snapshot: &Snapshot) -> u64 {
+        let pools = snapshot.pools.iter().map(|pool| pool.lifetimes.longest());
+        pools.fold(snapshot.lifetimes.longest().max(TRACE_LIFETIME), u64::max)
+    }
+
     /// How long the flow lives without a packet in its phase, in milliseconds.
     pub fn lifetime(&self, snapshot: &Snapshot) -> u64 {
         let lifetimes = self.lifetimes(snapshot);
@@ -390,19 +400,20 @@ impl FlowState {
 
     /// Appends everything but the generation, the time of the last packet, pool and owner, little-endian and field by
     /// field, to what is saved: those mean nothing to another process.
-    pub(super) fn to_bytes(self, out: &mut Vec<u8>) {
+    #[inline(always)]
+    pub(super) fn put(&self, out: &mut Fields) {
         for number in self.packets.into_iter().chain(self.bytes) {
-            out.extend(number.to_le_bytes());
+            out.put(number.to_le_bytes());
         }
         for half in self.halves {
-            out.extend(half.next_sequence.to_le_bytes());
-            out.extend(half.acknowledged.to_le_bytes());
+            out.put(half.next_sequence.to_le_bytes());
+            out.put(half.acknowledged.to_le_bytes());
         }
         let position = NEXT_HOP_TYPES.iter().position(|known| *known == self.next_hop_type).unwrap_or_default();
-        out.extend([position as u8, self.phase as u8, self.seen, self.flags & SAVED_FLAGS]);
+        out.put([position as u8, self.phase as u8, self.seen, self.flags & SAVED_FLAGS]);
     }
 
-    /// Takes what [`FlowState::to_bytes`] wrote from the front of what was saved; none where it was not that. The flow
+    /// Takes what [`FlowState::put`] wrote from the front of what was saved; none where it was not that. The flow
     /// is of generation 0, which no snapshot has, and was last seen at time 0, without pool and owner.
     pub(super) fn from_bytes(from: &mut &[u8]) -> Option<Self> {
         let mut u64s = || take(from).map(u64::from_le_bytes);

@@ -6,14 +6,14 @@
 //! otherwise it ends as after any change.
 //!
 //! Numbers of ports and resources are those of the process that saved them. Who restores maps them
-//! ([`SavedFlow::with_ports`], [`SavedFlow::with_resource`]).
+//! ([`SavedFlow::map_ports`], [`SavedFlow::map_resource`]).
 //!
 //! A connection that has not named its resource yet is not saved: what it has said so far would have to be. Nor is one of
 //! plain HTTP that was judged by its only request.
 
 use super::Forwarder;
 use super::core::Core;
-use super::flow::{Family, FlowState, take};
+use super::flow::{Family, FlowState, STATE_BYTES, take};
 use super::policy::Named;
 use super::shared::owner_of;
 use super::undecided::key_of;
@@ -55,7 +55,13 @@ pub enum Refused {
     /// The flow table is full.
     #[error("the flow table is full")]
     Full,
+    /// A port or the resource of its is not there any more.
+    #[error("its port or its resource is gone")]
+    Gone,
 }
+
+/// Flows whose places are read at once.
+const AHEAD: usize = 32;
 
 /// First byte of a saved flow.
 const V4: u8 = 4;
@@ -64,27 +70,31 @@ const V6: u8 = 6;
 impl SavedFlow {
     /// Appends the flow as bytes.
     pub fn to_bytes(&self, out: &mut Vec<u8>) {
+        // Put together here first: a million flows are written while nothing is forwarded.
+        let mut bytes = Fields { bytes: [0; LONGEST], length: 0 };
         match &self.keys {
             Keys::V4(keys) => {
-                out.push(V4);
-                keys.iter().for_each(|key| key_to_bytes(key, u32::to_le_bytes, out));
+                bytes.put([V4]);
+                keys.iter().for_each(|key| put_key(key, u32::to_le_bytes, &mut bytes));
             }
             Keys::V6(keys) => {
-                out.push(V6);
-                keys.iter().for_each(|key| key_to_bytes(key, u128::to_le_bytes, out));
+                bytes.put([V6]);
+                keys.iter().for_each(|key| put_key(key, u128::to_le_bytes, &mut bytes));
             }
         }
-        out.extend(u32::try_from(self.age).unwrap_or(u32::MAX).to_le_bytes());
-        self.state.to_bytes(out);
+        bytes.put(u32::try_from(self.age).unwrap_or(u32::MAX).to_le_bytes());
+        self.state.put(&mut bytes);
         let named = match self.named {
             Named::NotYet => NOT_YET,
             Named::Nothing => NOTHING,
             Named::Resource(resource) => resource.0.saturating_add(FIRST_RESOURCE),
         };
-        out.extend(named.to_le_bytes());
+        bytes.put(named.to_le_bytes());
+        out.extend_from_slice(bytes.bytes.get(..bytes.length).unwrap_or_default());
     }
 
     /// Takes a flow from the front of bytes; none where they are not one.
+    #[inline]
     pub fn from_bytes(from: &mut &[u8]) -> Option<Self> {
         let keys = match take(from)? {
             [V4] => Keys::V4([key_from_bytes(from, u32::from_le_bytes)?, key_from_bytes(from, u32::from_le_bytes)?]),
@@ -101,38 +111,36 @@ impl SavedFlow {
         Some(Self { keys, age: u64::from(age), state, named })
     }
 
+    /// Whether it is of IPv4; otherwise it is of IPv6.
+    pub const fn is_v4(&self) -> bool {
+        matches!(self.keys, Keys::V4(_))
+    }
+
     /// Milliseconds since its last packet.
     pub const fn age(&self) -> u64 {
         self.age
     }
 
-    /// The flow when more time has passed, in milliseconds.
-    #[must_use]
-    pub fn older_by(self, milliseconds: u64) -> Self {
-        Self { age: self.age.saturating_add(milliseconds), ..self }
+    /// More time has passed, in milliseconds.
+    pub const fn grow_older(&mut self, by: u64) {
+        self.age = self.age.saturating_add(by);
     }
 
-    /// The flow with other numbers of its two ports; none where one of them has none.
+    /// Gives its two ports other numbers; false where one of them has none, and then it is of no use.
     #[must_use]
-    pub fn with_ports(mut self, map: impl Fn(PortId) -> Option<PortId>) -> Option<Self> {
-        let change = |port: &mut u16| {
-            *port = map(PortId(*port))?.0;
-            Some(())
-        };
+    pub fn map_ports(&mut self, map: impl Fn(PortId) -> Option<PortId>) -> bool {
+        let change = |port: &mut u16| map(PortId(*port)).map(|new| *port = new.0).is_some();
         match &mut self.keys {
-            Keys::V4([forward, reverse]) => (change(&mut forward.port)?, change(&mut reverse.port)?),
-            Keys::V6([forward, reverse]) => (change(&mut forward.port)?, change(&mut reverse.port)?),
-        };
-        Some(self)
+            Keys::V4([forward, reverse]) => change(&mut forward.port) && change(&mut reverse.port),
+            Keys::V6([forward, reverse]) => change(&mut forward.port) && change(&mut reverse.port),
+        }
     }
 
-    /// The flow with another number of the resource that its client named; none where that has none.
+    /// Gives the resource that its client named another number; false where that has none, and then it is of no use.
     #[must_use]
-    pub fn with_resource(self, map: impl Fn(ResourceId) -> Option<ResourceId>) -> Option<Self> {
-        match self.named {
-            Named::Resource(resource) => Some(Self { named: Named::Resource(map(resource)?), ..self }),
-            Named::NotYet | Named::Nothing => Some(self),
-        }
+    pub fn map_resource(&mut self, map: impl Fn(ResourceId) -> Option<ResourceId>) -> bool {
+        let Named::Resource(resource) = &mut self.named else { return true };
+        map(*resource).map(|new| *resource = new).is_some()
     }
 
     /// A number that spreads flows over workers.
@@ -147,13 +155,35 @@ impl SavedFlow {
     }
 }
 
-fn key_to_bytes<A: Family, const N: usize>(key: &FlowKey<A>, address: impl Fn(A) -> [u8; N], out: &mut Vec<u8>) {
-    out.extend(address(key.source));
-    out.extend(address(key.destination));
-    out.extend(key.source_port.to_le_bytes());
-    out.extend(key.destination_port.to_le_bytes());
-    out.extend(key.port.to_le_bytes());
-    out.push(key.protocol);
+/// Bytes of a saved flow at most: one of IPv6.
+pub const LONGEST: usize = 1 + 2 * (2 * 16 + 3 * 2 + 1) + 4 + STATE_BYTES + 4;
+
+/// The fields of one saved flow.
+pub(super) struct Fields {
+    bytes: [u8; LONGEST],
+    length: usize,
+}
+
+impl Fields {
+    /// Appends one; what [`LONGEST`] has no room for is not there.
+    #[inline(always)]
+    pub(super) fn put<const N: usize>(&mut self, field: [u8; N]) {
+        let end = self.length + N;
+        if let Some(room) = self.bytes.get_mut(self.length..end) {
+            room.copy_from_slice(&field);
+            self.length = end;
+        }
+    }
+}
+
+#[inline(always)]
+fn put_key<A: Family, const N: usize>(key: &FlowKey<A>, address: impl Fn(A) -> [u8; N], out: &mut Fields) {
+    out.put(address(key.source));
+    out.put(address(key.destination));
+    out.put(key.source_port.to_le_bytes());
+    out.put(key.destination_port.to_le_bytes());
+    out.put(key.port.to_le_bytes());
+    out.put([key.protocol]);
 }
 
 fn key_from_bytes<A: Family, const N: usize>(from: &mut &[u8], address: impl Fn([u8; N]) -> A) -> Option<FlowKey<A>> {
@@ -180,21 +210,61 @@ impl Forwarder {
         }
     }
 
-    /// How many flows [`Forwarder::save`] visits.
-    pub fn saved_count(&self) -> usize {
+    /// How many flows [`Forwarder::save`] visits, of IPv4 and of IPv6.
+    pub fn saved_count(&self) -> [usize; 2] {
         if self.core.undecided.len() == 0 && !self.core.undecided.has_bounded() {
-            return self.flow_count();
+            return [self.tables.v4.len(), self.tables.v6.len()];
         }
-        let v4 = self.tables.v4.iter().map(|(.., state)| state);
-        let all = v4.chain(self.tables.v6.iter().map(|(.., state)| state));
-        all.filter(|state| !state.is_watched()).count()
+        let v4 = self.tables.v4.iter().filter(|(.., state)| !state.is_watched()).count();
+        [v4, self.tables.v6.iter().filter(|(.., state)| !state.is_watched()).count()]
     }
 
-    /// Makes room for saved flows that are to be restored.
-    pub fn reserve(&mut self, flows: &[SavedFlow]) {
-        let v4 = flows.iter().filter(|flow| matches!(flow.keys, Keys::V4(_))).count();
+    /// Makes room for so many saved flows of IPv4 and of IPv6 that are to be restored.
+    pub fn reserve(&mut self, [v4, v6]: [usize; 2]) {
         self.tables.v4.reserve(v4);
-        self.tables.v6.reserve(flows.len() - v4);
+        self.tables.v6.reserve(v6);
+    }
+
+    /// Takes in so many flows from the front of saved bytes, each as `now_of` makes it what it is now, as [`Forwarder::restore`]
+    /// takes one, and tells what became of each; none of it where that says nothing. Where their places are is read for some
+    /// of them at once, so that the reads of memory overlap. False where there are not so many flows; those before are there.
+    pub fn restore_all(
+        &mut self,
+        now: u64,
+        from: &mut &[u8],
+        count: usize,
+        now_of: impl Fn(&mut SavedFlow) -> Option<Result<(), Refused>>,
+        mut told: impl FnMut(Result<(), Refused>),
+    ) -> bool {
+        let mut flows: Vec<SavedFlow> = Vec::with_capacity(AHEAD);
+        let mut hashes: Vec<[u64; 2]> = Vec::with_capacity(AHEAD);
+        let mut left = count;
+        while left > 0 {
+            for _ in 0..left.min(AHEAD) {
+                let Some(mut flow) = SavedFlow::from_bytes(from) else { return false };
+                left -= 1;
+                match now_of(&mut flow) {
+                    Some(Ok(())) => flows.push(flow),
+                    Some(Err(why)) => told(Err(why)),
+                    None => {}
+                }
+            }
+            // With nothing between them, so that the processor waits for all of these reads at once.
+            hashes.extend(flows.iter().map(|flow| self.hashes(flow)));
+            for (flow, hashes) in flows.drain(..).zip(hashes.drain(..)) {
+                told(self.restore_hashed(now, &flow, hashes));
+            }
+        }
+        true
+    }
+
+    /// The hashes of both keys of a flow; what a search for them reads first is being read.
+    #[inline(always)]
+    fn hashes(&self, flow: &SavedFlow) -> [u64; 2] {
+        match &flow.keys {
+            Keys::V4([forward, reverse]) => [self.tables.v4.touch(forward), self.tables.v4.touch(reverse)],
+            Keys::V6([forward, reverse]) => [self.tables.v6.touch(forward), self.tables.v6.touch(reverse)],
+        }
     }
 
     /// Takes a saved flow in. It is decided again by the first packet that meets it, or by [`Forwarder::sweep`].
@@ -204,13 +274,18 @@ impl Forwarder {
     /// # Errors
     /// Why it was left out.
     pub fn restore(&mut self, now: u64, flow: &SavedFlow) -> Result<(), Refused> {
+        self.restore_hashed(now, flow, self.hashes(flow))
+    }
+
+    fn restore_hashed(&mut self, now: u64, flow: &SavedFlow, hashes: [u64; 2]) -> Result<(), Refused> {
         let key = match flow.keys {
-            Keys::V4([forward, reverse]) => {
-                insert(&self.core, &mut self.tables.v4, forward, reverse, flow, now)?;
-                key_of(&forward)
+            Keys::V4(keys) => {
+                insert(&self.core, &mut self.tables.v4, keys, hashes, flow, now)?;
+                key_of(&keys[0])
             }
-            Keys::V6([forward, reverse]) => {
-                insert(&self.core, &mut self.tables.v6, forward, reverse, flow, now)?;
+            Keys::V6(keys) => {
+                insert(&self.core, &mut self.tables.v6, keys, hashes, flow, now)?;
+                let [forward, reverse] = keys;
                 // The snapshot of this process need not have such endpoints any more.
                 self.core.crosses |= forward.source.to_ip().is_ipv4() != reverse.source.to_ip().is_ipv4();
                 key_of(&forward)
@@ -227,8 +302,8 @@ impl Forwarder {
 fn insert<A: Family>(
     core: &Core,
     flows: &mut FlowTable<A, FlowState>,
-    forward: FlowKey<A>,
-    reverse: FlowKey<A>,
+    [forward, reverse]: [FlowKey<A>; 2],
+    [forward_hash, reverse_hash]: [u64; 2],
     flow: &SavedFlow,
     now: u64,
 ) -> Result<(), Refused> {
@@ -244,7 +319,7 @@ fn insert<A: Family>(
     if flow.age >= lifetime {
         return Err(Refused::Expired);
     }
-    let hashes = (flows.hash(&forward), flows.hash(&reverse));
+    let hashes = (forward_hash, reverse_hash);
     if flows.lookup_hashed(hashes.0, &forward).is_some() || flows.lookup_hashed(hashes.1, &reverse).is_some() {
         return Err(Refused::Taken);
     }
@@ -254,7 +329,9 @@ fn insert<A: Family>(
     let mapped = claimed && shared.map_again(snapshot, &forward, &reverse, &state);
     let inserted = mapped && {
         let deadline = now + (lifetime - flow.age);
-        flows.insert(forward, reverse, state, deadline, state.is_transient()).is_ok()
+        flows
+            .insert_absent([forward, reverse], [forward_hash, reverse_hash], state, deadline, state.is_transient())
+            .is_ok()
     };
     if inserted {
         core.counters.flows.add(1);
@@ -320,11 +397,12 @@ mod tests {
         #[test]
         fn ports_are_mapped_on_both_sides(bytes in saved()) {
             let flow = SavedFlow::from_bytes(&mut bytes.as_slice()).expect("a flow");
-            let there = flow.with_ports(|port| Some(PortId(port.0.wrapping_add(1)))).expect("both");
-            let back = there.with_ports(|port| Some(PortId(port.0.wrapping_sub(1)))).expect("both");
-            prop_assert_eq!(back.keys, flow.keys);
-            prop_assert_ne!(there.keys, flow.keys);
-            prop_assert!(flow.with_ports(|_| None).is_none());
+            let mut other = flow;
+            prop_assert!(other.map_ports(|port| Some(PortId(port.0.wrapping_add(1)))));
+            prop_assert_ne!(other.keys, flow.keys);
+            prop_assert!(other.map_ports(|port| Some(PortId(port.0.wrapping_sub(1)))));
+            prop_assert_eq!(other.keys, flow.keys);
+            prop_assert!(!other.map_ports(|_| None));
         }
     }
 
@@ -332,7 +410,7 @@ mod tests {
     fn what_was_named_is_found_under_its_new_number_or_the_flow_is_left_out() {
         let mut bytes = vec![V4];
         bytes.resize(1 + 2 * 15 + 4 + 4 * 8 + 4 * 4 + 4 + 4, 0);
-        let plain = SavedFlow::from_bytes(&mut bytes.as_slice()).expect("a flow");
+        let mut plain = SavedFlow::from_bytes(&mut bytes.as_slice()).expect("a flow");
         assert_eq!(plain.named, Named::NotYet);
         for named in [Named::NotYet, Named::Nothing, Named::Resource(ResourceId(0)), Named::Resource(ResourceId(7))] {
             let mut bytes = Vec::new();
@@ -340,10 +418,11 @@ mod tests {
             assert_eq!(SavedFlow::from_bytes(&mut bytes.as_slice()).expect("a flow").named, named);
         }
         let flow = SavedFlow { named: Named::Resource(ResourceId(7)), ..plain };
-        let there = flow.with_resource(|resource| Some(ResourceId(resource.0 + 1))).expect("it is there");
+        let mut there = flow;
+        assert!(there.map_resource(|resource| Some(ResourceId(resource.0 + 1))));
         assert_eq!(there.named, Named::Resource(ResourceId(8)));
-        assert!(flow.with_resource(|_| None).is_none());
-        assert!(plain.with_resource(|_| None).is_some(), "nobody needs a resource there");
+        assert!(!there.map_resource(|_| None));
+        assert!(plain.map_resource(|_| None), "nobody needs a resource there");
     }
 
     #[test]

@@ -190,6 +190,14 @@ pub struct Lifetimes {
 }
 
 impl Lifetimes {
+    /// The longest of them.
+    pub fn longest(&self) -> u64 {
+        let Self { query, datagram, opening, established, closing, closed, aborted, rest, rest_half_open } = *self;
+        [query, datagram, opening, established, closing, closed, aborted, rest, rest_half_open]
+            .into_iter()
+            .fold(0, u64::max)
+    }
+
     /// What the RFCs ask for: RFC 5382 REQ-5 (TCP 7,440 s and 240 s), RFC 4787 REQ-5 (UDP more than 120 s), RFC 5508
     /// REQ-2 (ICMP 60 s), RFC 7857 section 2.2 (240 s after a reset), RFC 6888 REQ-8 (a port rests 120 s).
     pub const RFC: Self = Self {

@@ -231,6 +231,15 @@ impl<A: Address, S: Copy> FlowTable<A, S> {
         }
     }
 
+    /// The hash of a key, of which a lookup reads the index entry next: doing this for some keys before the first lookup
+    /// lets the reads of memory overlap.
+    #[inline]
+    pub fn touch(&self, key: &FlowKey<A>) -> u64 {
+        let hash = self.hash(key);
+        std::hint::black_box(self.index.touch(hash));
+        hash
+    }
+
     /// Finds the flow that a key belongs to, and as which direction.
     #[inline]
     pub fn lookup(&self, key: &FlowKey<A>) -> Option<(FlowId, Direction)> {
@@ -271,6 +280,21 @@ impl<A: Address, S: Copy> FlowTable<A, S> {
         if let Some((flow, _)) = self.lookup_hashed(reverse_hash, &reverse) {
             return Err(Refused::ReverseInUse(flow));
         }
+        self.insert_absent([forward, reverse], [forward_hash, reverse_hash], state, deadline, transient)
+    }
+
+    /// [`Self::insert`] of a flow whose keys, forward and reverse, have been looked up by their hashes and belong to none.
+    ///
+    /// # Errors
+    /// If the table is full. Nothing has changed then.
+    pub fn insert_absent(
+        &mut self,
+        [forward, reverse]: [FlowKey<A>; 2],
+        [forward_hash, reverse_hash]: [u64; 2],
+        state: S,
+        deadline: u64,
+        transient: bool,
+    ) -> Result<FlowId, Refused> {
         let place = self.take_place(forward, reverse, state)?;
         if !self.index_add(forward_hash, place << 1) {
             self.give_back(place);

@@ -10,19 +10,20 @@ use rustix::event::epoll;
 
 use super::hand_over::Rings;
 use super::ports::{PortReport, Ports};
+use super::restore::{Paths, Share};
 use super::run::{Clock, Worker};
 use super::shared::{Adopted, Command, Waker};
 use crate::path::DropReason;
 use crate::path::Forwarder;
 use crate::path::counters::Counters;
 use crate::path::denial::Denial;
-use crate::path::forwarder::{FlowSummary, Settings as PathSettings};
+use crate::path::forwarder::FlowSummary;
 use crate::path::redecide::Foreseen;
-use crate::path::save::{Refused, SavedFlow};
+use crate::path::save::SavedFlow;
 use crate::path::shared::Shared;
 use crate::port::{self, Port};
 use crate::privileges::{self, CapabilitySet, filter::Filter};
-use crate::snapshot::{PortId, Publisher, ResourceId, Snapshot};
+use crate::snapshot::{PortId, Publisher, Snapshot};
 
 /// How long the control side waits for a worker's answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -65,48 +66,6 @@ pub struct Handle {
     threads: Mutex<Vec<JoinHandle<Forwarder>>>,
 }
 
-/// What became of flows that were to be restored.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Restored {
-    /// Flows that live on.
-    pub restored: u64,
-    /// Flows whose time is over.
-    pub expired: u64,
-    /// Flows that there is no room for, that another one contradicts, or whose port is gone.
-    pub refused: u64,
-}
-
-/// Flows of workers before, to go on with. What a flow is now is worked out where it is taken in: a million of them then
-/// go through memory once.
-#[derive(Debug, Default)]
-pub struct Saved {
-    /// As they were saved, by the number of the worker that had them.
-    pub flows: Vec<Vec<SavedFlow>>,
-    /// The largest age in them.
-    pub oldest: u64,
-    /// How many milliseconds ago that was.
-    pub older: u64,
-    /// What each port is called now, by its number then; none where they are called the same.
-    pub ports: Option<Vec<Option<PortId>>>,
-    /// The same of resources.
-    pub resources: Option<Vec<Option<ResourceId>>>,
-}
-
-impl Saved {
-    /// A flow as it is now; none where a port or the resource of its is gone.
-    fn now(&self, flow: &SavedFlow) -> Option<SavedFlow> {
-        let flow = flow.older_by(self.older);
-        let flow = match &self.resources {
-            Some(resources) => flow.with_resource(|resource| resources.get(resource.0 as usize).copied().flatten())?,
-            None => flow,
-        };
-        match &self.ports {
-            Some(ports) => flow.with_ports(|port| ports.get(usize::from(port.0)).copied().flatten()),
-            None => Some(flow),
-        }
-    }
-}
-
 /// What workers that have stopped leave.
 pub struct Stopped {
     /// When the last one had stopped.
@@ -127,9 +86,10 @@ impl Stopped {
         self.forwarders.iter().flatten().map(Forwarder::flow_count).sum()
     }
 
-    /// How many flows [`Stopped::save`] visits.
-    pub fn saved_count(&self) -> usize {
-        self.forwarders.iter().flatten().map(Forwarder::saved_count).sum()
+    /// How many flows [`Stopped::save`] visits, by the worker that had them.
+    pub fn shares(&self) -> Vec<Share> {
+        let share = |forwarder: &Option<Forwarder>| forwarder.as_ref().map(Forwarder::saved_count).unwrap_or_default();
+        self.forwarders.iter().map(share).collect()
     }
 
     /// Visits every flow that outlives the process, with its worker's number.
@@ -144,45 +104,16 @@ impl Stopped {
 }
 
 impl Handle {
-    /// Starts the workers on their ports.
-    ///
-    /// # Errors
-    /// As [`Handle::resume`].
-    pub fn start(publisher: Arc<Publisher>, ports: Vec<PortQueues>, settings: &Settings) -> io::Result<Self> {
-        Self::resume(publisher, ports, settings, &mut Saved::default()).map(|(handle, _)| handle)
-    }
-
-    /// Starts the workers on their ports with the flows of workers before them, by the number that those had. Where
-    /// there is no such worker, flows are spread over those that there are. They are decided again before or when a
-    /// packet meets them. Each gives up all privileges before it reads a packet.
+    /// Starts the workers on their ports. Each gives up all privileges before it reads a packet.
     ///
     /// # Errors
     /// When the system refuses a descriptor or a thread, or does not take privileges back.
-    pub fn resume(
-        publisher: Arc<Publisher>,
-        ports: Vec<PortQueues>,
-        settings: &Settings,
-        saved: &mut Saved,
-    ) -> io::Result<(Self, Restored)> {
-        let count = settings.workers.max(1);
+    pub fn start(publisher: Arc<Publisher>, ports: Vec<PortQueues>, paths: Paths) -> io::Result<Self> {
+        let sweeping = paths.restored().restored > 0;
+        let Paths { forwarders, shared, clock, .. } = paths;
+        let count = forwarders.len() as u16;
         let wakers = (0..count).map(|_| Waker::new()).collect::<io::Result<Vec<_>>>()?;
         let rings = Arc::new(Rings::new(wakers.clone()));
-        let shared = Arc::new(Shared::new(count));
-        let oldest = saved.oldest.saturating_add(saved.older);
-        let clock = Clock::starting_at(oldest);
-        let mut forwarders = Vec::with_capacity(usize::from(count));
-        for number in 0..count {
-            let counters = Arc::new(Counters::new());
-            let settings = PathSettings {
-                flow_limit: settings.flow_limit,
-                seed: settings.seed,
-                worker: number,
-                shared: shared.clone(),
-            };
-            forwarders.push((Forwarder::new(publisher.current(), counters.clone(), settings), counters));
-        }
-        let restored = restore(forwarders.iter_mut().map(|(forwarder, _)| forwarder), oldest, saved);
-
         let mut handle = Self { workers: Vec::new(), rings: rings.clone(), shared, clock, threads: Mutex::default() };
         let mut shares = shares(usize::from(count), ports).into_iter();
         let (confined, confinements) = bounded(usize::from(count));
@@ -199,7 +130,7 @@ impl Handle {
                 adopted: adopted.clone(),
                 rings: rings.clone(),
                 clock,
-                sweeping: restored.restored > 0,
+                sweeping,
                 foreseeing: Vec::new(),
             };
             for (id, port) in shares.next().into_iter().flatten() {
@@ -221,7 +152,7 @@ impl Handle {
         for _ in 0..count {
             confinements.recv().map_err(io::Error::other)??;
         }
-        Ok((handle, restored))
+        Ok(handle)
     }
 
     /// Lets every worker look at the generation and its commands.
@@ -357,47 +288,6 @@ fn shares(workers: usize, ports: Vec<PortQueues>) -> Vec<Vec<(PortId, Box<dyn Po
         }
     }
     shares
-}
-
-/// Gives flows to the workers that had them, all workers at a time.
-fn restore<'a>(forwarders: impl ExactSizeIterator<Item = &'a mut Forwarder>, now: u64, saved: &mut Saved) -> Restored {
-    let flows = &mut saved.flows;
-    if flows.iter().all(Vec::is_empty) {
-        return Restored::default();
-    }
-    let homeless = flows.split_off(flows.len().min(forwarders.len()));
-    flows.resize_with(forwarders.len(), Vec::new);
-    for flow in homeless.into_iter().flatten() {
-        let worker = flow.spread() % flows.len().max(1) as u64;
-        if let Some(share) = flows.get_mut(worker as usize) {
-            share.push(flow);
-        }
-    }
-    let saved = &*saved;
-    std::thread::scope(|scope| {
-        let restoring: Vec<_> = forwarders
-            .zip(&saved.flows)
-            .map(|(forwarder, share)| {
-                scope.spawn(move || {
-                    let mut restored = Restored::default();
-                    forwarder.reserve(share);
-                    for flow in share {
-                        match saved.now(flow).map(|flow| forwarder.restore(now, &flow)) {
-                            Some(Ok(())) => restored.restored += 1,
-                            Some(Err(Refused::Expired)) => restored.expired += 1,
-                            Some(Err(Refused::Taken | Refused::Full)) | None => restored.refused += 1,
-                        }
-                    }
-                    restored
-                })
-            })
-            .collect();
-        restoring.into_iter().filter_map(|thread| thread.join().ok()).fold(Restored::default(), |sum, part| Restored {
-            restored: sum.restored + part.restored,
-            expired: sum.expired + part.expired,
-            refused: sum.refused + part.refused,
-        })
-    })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

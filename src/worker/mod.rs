@@ -14,8 +14,10 @@
 mod hand_over;
 mod handle;
 mod ports;
+mod restore;
 mod run;
 mod shared;
 
-pub use handle::{Handle, PortQueues, Restored, Saved, Settings, Stopped};
+pub use handle::{Handle, PortQueues, Settings, Stopped};
 pub use ports::PortReport;
+pub use restore::{Meaning, OtherFlows, Paths, Restored, SavedBlock, Share};

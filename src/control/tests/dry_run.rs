@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::control::answers::{DocumentAnswer, EndpointAnswer};
-use crate::control::state::State;
+use crate::control::state::Reading;
 
 const ENDPOINT_ROUTE: &str = "Default Active 2 prefixes VirtualNetworkServiceEndpoint Microsoft.Storage";
 
@@ -150,7 +150,7 @@ fn what_was_changed_by_hand_is_there_again_after_a_restart() {
     let next = write_catalogue(&setup, "next.json", r#""20.99.0.0/16""#);
     setup.node.apply_catalogue("test", &next).unwrap();
     setup.node.save(&setup.path("state")).unwrap();
-    let by_hand = State::read(&setup.path("state")).unwrap().unwrap().by_hand(DOCUMENT);
+    let by_hand = Reading::begin(&setup.path("state")).unwrap().unwrap().by_hand(DOCUMENT);
     assert_eq!(by_hand.catalogue.as_deref(), Some(&*next));
 
     let again = |overrides: Overrides| {
@@ -168,7 +168,7 @@ fn what_was_changed_by_hand_is_there_again_after_a_restart() {
     let node = again(Overrides { tags: Some(named.clone()), ..Overrides::default() });
     assert_eq!(node.status().catalogue.unwrap().path, named, "what the command line says comes first");
     node.save(&setup.path("state")).unwrap();
-    let by_hand_then = State::read(&setup.path("state")).unwrap().unwrap().by_hand(DOCUMENT);
+    let by_hand_then = Reading::begin(&setup.path("state")).unwrap().unwrap().by_hand(DOCUMENT);
     assert_eq!(by_hand_then.catalogue, None, "that is not by hand");
     fs::remove_file(&next).unwrap();
     let node = again(Overrides::default());
