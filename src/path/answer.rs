@@ -54,22 +54,36 @@ pub(super) fn icmp_error_from(
     sent
 }
 
-/// Resets both ends of a TCP connection in each other's name. False where a device refused to tell one of them.
+/// Whether ends of a connection have been told that it is over; of several, what counts for all is the last of these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Telling {
+    /// There was nobody to tell: the port is gone, or nothing has come from there yet.
+    Nobody,
+    /// Resets have been sent.
+    Told,
+    /// A device refused one.
+    Refused,
+}
+
+impl From<bool> for Telling {
+    fn from(sent: bool) -> Self {
+        if sent { Self::Told } else { Self::Refused }
+    }
+}
+
+/// Resets both ends of a TCP connection in each other's name.
 pub(super) fn reset_both<A: Family>(
     core: &mut Core,
     keys: &[(Direction, FlowKey<A>); 2],
     state: &FlowState,
     now: u64,
     egress: &mut impl Egress,
-) -> bool {
-    let mut told = true;
-    for (direction, key) in keys {
-        told &= reset_end(core, *direction, key, state, now, egress);
-    }
-    told
+) -> Telling {
+    keys.iter()
+        .fold(Telling::Nobody, |told, (direction, key)| told.max(reset_end(core, *direction, key, state, now, egress)))
 }
 
-/// Resets the end that sends in a direction, in the name of the other. False where a device refused to tell it.
+/// Resets the end that sends in a direction, in the name of the other.
 pub(super) fn reset_end<A: Family>(
     core: &mut Core,
     direction: Direction,
@@ -77,22 +91,22 @@ pub(super) fn reset_end<A: Family>(
     state: &FlowState,
     now: u64,
     egress: &mut impl Egress,
-) -> bool {
+) -> Telling {
     if is_vacant(core, key) {
-        return true;
+        return Telling::Nobody;
     }
     let numbers = state.reset_numbers(direction);
     match (numbers.acknowledged, numbers.sent) {
         (Some(acknowledged), sent) => {
             let told = reset_sender(core, key, acknowledged, None, now, egress);
             let unacknowledged = sent.filter(|sent| *sent != acknowledged);
-            unacknowledged.is_none_or(|sent| reset_sender(core, key, sent, None, now, egress)) && told
+            Telling::from(unacknowledged.is_none_or(|sent| reset_sender(core, key, sent, None, now, egress)) && told)
         }
         // It has acknowledged nothing: it is in SYN-SENT, where only an acknowledgment of its SYN counts (RFC 9293
         // section 3.10.7.3).
-        (None, sent) => numbers
-            .unanswered
-            .is_none_or(|unanswered| reset_sender(core, key, sent.unwrap_or(0), Some(unanswered), now, egress)),
+        (None, sent) => numbers.unanswered.map_or(Telling::Nobody, |unanswered| {
+            reset_sender(core, key, sent.unwrap_or(0), Some(unanswered), now, egress).into()
+        }),
     }
 }
 

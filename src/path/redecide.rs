@@ -17,7 +17,7 @@
 
 use std::net::IpAddr;
 
-use super::answer;
+use super::answer::{self, Telling};
 use super::core::Core;
 use super::egress::Egress;
 use super::firewall::Admission;
@@ -41,9 +41,9 @@ use crate::table::flow::{Direction, FlowId, FlowKey, FlowTable};
 pub(super) enum Outcome {
     /// It lives on.
     Kept,
-    /// It was a TCP connection; both ends have been reset just now.
+    /// It was a TCP connection; the ends that could be told have been reset just now.
     Reset,
-    /// Its path changed, now or before: [`Phase::Reset`] or [`Phase::Moved`].
+    /// Its path changed, now or before: [`Phase::Reset`] or [`Phase::Moved`]. Nobody has been told now.
     Trace,
     /// There is no such flow.
     Gone,
@@ -74,7 +74,11 @@ pub(super) fn flow<A: Family>(
     let before = FlowSummary { sides: sides(&forward, &reverse), state };
     let mut fate = fate(&core.snapshot, &before.sides, &state, named(core, &forward, &state));
     let keys = [(Direction::Forward, forward), (Direction::Reverse, reverse)];
-    if fate == Fate::Reset && !answer::reset_both(core, &keys, &state, now, egress) {
+    let mut told = Telling::Nobody;
+    if fate == Fate::Reset {
+        told = answer::reset_both(core, &keys, &state, now, egress);
+    }
+    if told == Telling::Refused {
         // Who has not been told is told when more comes from there.
         fate = Fate::Ended;
     }
@@ -113,7 +117,7 @@ pub(super) fn flow<A: Family>(
         }
     };
     leave_trace(core, flows, id, phase, now);
-    if fate == Fate::Reset { Outcome::Reset } else { Outcome::Trace }
+    if told == Telling::Told { Outcome::Reset } else { Outcome::Trace }
 }
 
 /// A flow has ended, and a trace of it stays: nobody else comes in by what is left of it.

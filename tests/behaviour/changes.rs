@@ -493,3 +493,18 @@ fn a_connection_whose_ends_could_not_be_told_does_not_count_as_reset() {
     let sent = bench.answered("vm1", data(1_001, 9_001, b"x").bytes(), Answer::Reset);
     assert_eq!(reset_to(&sent, "vm1").len(), 1);
 }
+
+#[test]
+fn the_end_that_has_not_been_told_is_told_when_it_answers() {
+    let mut bench = Bench::new();
+    let syn = Tcp { from: CLIENT, to: SERVICE, ..Tcp::default() };
+    bench.forward("vm1", syn.bytes(), "gateway");
+    bench.forward("vm1", Tcp { flags: "F", sequence: 1_001, ..syn }.bytes(), "gateway");
+    // The client is gone, and the service has sent nothing yet.
+    bench.change(|network| _ = network.nics.remove(0));
+    let answer =
+        Tcp { from: SERVICE, to: CLIENT, flags: "A", sequence: 9_001, acknowledgment: 1_002, ..Tcp::default() };
+    let sent = bench.answered("gateway", answer.bytes(), Answer::Reset);
+    assert_eq!(sent.len(), 1);
+    assert_eq!(reset_to(&sent, "gateway")[0].tcp.as_ref().unwrap().sequence, 1_002);
+}
