@@ -37,7 +37,7 @@ pub enum Phase {
 }
 
 /// Bytes that may be on their way unacknowledged: more than twice what Linux lets a receiver offer by default (6 MiB).
-const LARGEST_WINDOW: u32 = 16 << 20;
+const LARGEST_WINDOW: i32 = 16 << 20;
 
 /// How long what is left of a moved flow answers, in milliseconds: longer than packets of the old path are on their
 /// way, and than the first retransmissions take.
@@ -482,9 +482,9 @@ impl FlowState {
         if self.phase != Phase::Closed || self.is_from_inside(direction) {
             self.touch(now);
         }
-        let plausible = self.is_plausible(direction, end);
+        let further = self.is_further(direction, end);
         if let Some(half) = self.halves.get_mut(side) {
-            if self.seen & (SEQUENCE_SEEN << side) == 0 || plausible && after(end, half.next_sequence) {
+            if further {
                 half.next_sequence = end;
             }
             if flags & Parsed::ACK != 0
@@ -509,13 +509,23 @@ impl FlowState {
         self.phase != before
     }
 
-    /// Whether a sequence number can follow what the other side has acknowledged: one that is further ahead than any
-    /// window would let it be is forged, and must not move what resets are held against.
-    fn is_plausible(&self, direction: Direction, end: u32) -> bool {
-        let other = index(direction.opposite());
-        let acknowledged = self.halves.get(other).map(|half| half.acknowledged);
-        self.seen & (ACKNOWLEDGMENT_SEEN << other) == 0
-            || acknowledged.is_none_or(|acknowledged| end.wrapping_sub(acknowledged) < LARGEST_WINDOW)
+    /// Whether a packet that ends at this number goes further than what was sent in its direction before. One that is
+    /// further ahead of what the other side has acknowledged than any window would let it be is forged, and must not move
+    /// what resets are held against. The first packet has nothing to be held against: where it was that far off, those
+    /// that go on from there count as it does, and one that is not takes its place.
+    fn is_further(&self, direction: Direction, end: u32) -> bool {
+        let (side, other) = (index(direction), index(direction.opposite()));
+        let half = |side: usize| self.halves.get(side).copied().unwrap_or_default();
+        let (known, acknowledged) = (half(side).next_sequence, half(other).acknowledged);
+        if self.seen & (SEQUENCE_SEEN << side) == 0 {
+            return true;
+        }
+        if self.seen & (ACKNOWLEDGMENT_SEEN << other) == 0 {
+            return after(end, known);
+        }
+        let ahead = |number: u32| number.wrapping_sub(acknowledged) as i32;
+        let is_beyond = |number: u32| ahead(number) >= LARGEST_WINDOW;
+        if is_beyond(end) == is_beyond(known) { ahead(end) > ahead(known) } else { is_beyond(known) }
     }
 
     /// Whether the receiver of a reset accepts it: its sequence number is what the receiver acknowledged last, or follows

@@ -5,6 +5,7 @@ use sidestep::packet::frame::{Checksum, Frame, Offload, SegmentKind, Segmentatio
 use sidestep::packet::parse::parse;
 use sidestep::packet::segment::segment;
 use sidestep::path::Verdict;
+use sidestep::table::flow::Direction;
 
 use crate::bench::Bench;
 use crate::packets::{Seen, Tcp, decode};
@@ -162,4 +163,33 @@ fn segments_of_a_super_packet_have_identifications_of_their_own() {
         });
     }
     assert_eq!(seen.len(), 3 * WHOLE.div_ceil(usize::from(SIZE)));
+}
+
+#[test]
+fn what_a_super_packet_has_sent_is_what_its_segments_have() {
+    let payload = [7; WHOLE];
+    // What the client has acknowledged, and far ahead of it and far behind.
+    for sequence in [9_001, 2_000_000_000, 4_000_000_000] {
+        let numbers = [true, false].map(|whole| {
+            let mut bench = Site::default().bench();
+            let connection = Connection::begin(&mut bench, A1, SERVER);
+            bench.forward("a1", connection.out("A", 1_001, 9_001), "internet");
+            let (from, to) = (SERVER.socket, (connection.presented.0.as_str(), connection.presented.1));
+            let packet =
+                Tcp { from, to, flags: "A", sequence, acknowledgment: 1_001, payload: &payload, ..Tcp::default() };
+            let mut frame = super_packet(packet);
+            let mut come = |frame: &mut Frame| {
+                assert_eq!(bench.inject_frame("internet", frame), Verdict::Forwarded(bench.port("a1")));
+            };
+            if whole {
+                come(&mut frame);
+            } else {
+                let parsed = parse(frame.bytes()).unwrap();
+                segment(&frame, &parsed, &mut Frame::new(), |one| come(one));
+            }
+            bench.flows()[0].state.reset_numbers(Direction::Forward)
+        });
+        assert_eq!(numbers[0], numbers[1]);
+        assert_eq!(numbers[0].sent, Some(sequence + WHOLE as u32));
+    }
 }

@@ -56,12 +56,9 @@ impl Conversation {
         }
         // After both ends have finished, only the inside keeps its port (RFC 7857 section 2).
         let refreshes = phase != Phase::Closed || from == inside;
-        // No window is so large: it is forged.
-        let beyond = self.ends[1 - from].acknowledged.is_some_and(|seen| end_number.wrapping_sub(seen) >= 1 << 24);
+        let expected = self.ends[1 - from].acknowledged;
         let end = &mut self.ends[from];
-        if end.sent_up_to.is_none() || !beyond {
-            end.sent_up_to = Some(newest(end.sent_up_to, end_number));
-        }
+        end.sent_up_to = Some(sent_up_to(end.sent_up_to, end_number, expected));
         if has(Parsed::ACK) {
             end.acknowledged = Some(newest(end.acknowledged, acknowledgment));
         }
@@ -102,6 +99,21 @@ impl Conversation {
             (None, Some(own)) => vec![(peer.sent_up_to.unwrap_or(0), Some(own))],
             (None, None) => vec![],
         }
+    }
+}
+
+/// The number behind all that an end sent, after a segment up to `number`, where the other end has acknowledged what is
+/// before `expected`.
+fn sent_up_to(known: Option<u32>, number: u32, expected: Option<u32>) -> u32 {
+    let (Some(known), Some(expected)) = (known, expected) else { return newest(known, number) };
+    let ahead = |number: u32| number.wrapping_sub(expected) as i32;
+    // No window is so large.
+    let beyond = |number: u32| ahead(number) >= 1 << 24;
+    match (beyond(known), beyond(number)) {
+        (false, true) => known,
+        (true, false) => number,
+        _ if ahead(number) > ahead(known) => number,
+        _ => known,
     }
 }
 
