@@ -9,7 +9,7 @@ use super::verdict::{DropReason, Verdict};
 use super::way::{Packet, Tables};
 use crate::packet::cross::cross_error;
 use crate::packet::icmp;
-use crate::packet::parse::Parsed;
+use crate::packet::parse::{Parsed, TransportKind};
 use crate::packet::rewrite::{self, Translation};
 use crate::snapshot::PortId;
 use crate::table::flow::{Direction, FlowKey, FlowTable};
@@ -29,6 +29,10 @@ pub(super) fn way(core: &mut Core, tables: &mut Tables, packet: &mut Packet<'_>,
         return Verdict::Dropped(DropReason::IcmpErrorMalformed);
     }
     let without_flow = Verdict::Dropped(DropReason::IcmpErrorWithoutFlow);
+    // Nobody may complain about an error (RFC 1122 section 3.2.2), which has no identifier: it is of no flow of queries.
+    if inner.kind == TransportKind::IcmpError {
+        return without_flow;
+    }
     if !packet.parsed.is_v4() {
         return way_in(core, &mut tables.v6, packet, &inner, egress).unwrap_or(without_flow);
     }

@@ -153,6 +153,15 @@ fn an_error_about_nothing_that_was_sent_is_dropped_by_name() {
 }
 
 #[test]
+fn an_error_about_an_error_is_not_about_a_query() {
+    let mut bench = nat();
+    // An error has zeros where a query has its identifier.
+    bench.forward("a1", echo("10.1.1.4", WEB, false, 0, 64), "internet");
+    let received = port_unreachable(WEB, "10.1.1.4", &udp(("10.1.1.4", 5_000), (WEB, 53), b"q"));
+    bench.dropped("a1", port_unreachable("10.1.1.4", WEB, &received), DropReason::IcmpErrorWithoutFlow);
+}
+
+#[test]
 fn an_error_with_a_wrong_checksum_stays_wrong() {
     let mut bench = nat();
     let seen = bench.forward("a1", udp(("10.1.1.4", 5_000), (WEB, 53), b"q"), "internet");

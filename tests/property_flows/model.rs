@@ -499,6 +499,10 @@ impl Model {
         }
         let inner = embedded(arrival.bytes, parsed).filter(|inner| inner.source() == parsed.destination());
         let Some(inner) = inner else { return dropped(DropReason::IcmpErrorMalformed) };
+        // An error about an error is none (RFC 1122 section 3.2.2).
+        if inner.kind == TransportKind::IcmpError {
+            return dropped(DropReason::IcmpErrorWithoutFlow);
+        }
         let quoted = side_of(arrival.port, &inner);
         let answers = Side { source: quoted.destination, destination: quoted.source, ..quoted };
         let Some((place, direction)) = self.find(&answers) else { return dropped(DropReason::IcmpErrorWithoutFlow) };
