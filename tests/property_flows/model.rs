@@ -611,7 +611,14 @@ impl Model {
         if self.kind(forward.port) != PortKind::Nic && self.kind(flow.reverse.port) == PortKind::Nic {
             flow.owner = flow.reverse.port;
         }
-        self.make_room(arrival, flow.owner, trace)?;
+        let room = self.make_room(arrival, flow.owner, trace);
+        // What made room may have been the last that the mapping let others in for.
+        if let Reached::Mapping(_) = decision.reached
+            && !self.is_live(forward.destination, forward.protocol)
+        {
+            return Err(DropReason::NoMapping);
+        }
+        room?;
         match decision.presented {
             Presented::Own => {}
             Presented::OneToOne(address) => flow.reverse.destination.0 = address,
