@@ -39,10 +39,7 @@ impl Conversation {
             return (Phase::Aborted, true);
         }
         let mut phase = phase;
-        let another_syn = self.ends[from].sent_up_to.is_some_and(|known| known != end_number);
-        // An open connection answers a SYN by itself (RFC 5961 section 4).
-        let open = matches!(phase, Phase::Established | Phase::Closing);
-        if has(Parsed::SYN) && !has(Parsed::ACK) && another_syn && !open {
+        if self.begins_another(phase, from, segment) {
             *self = Self::default();
             phase = Phase::Opening;
         }
@@ -72,6 +69,16 @@ impl Conversation {
             (other, _) => other,
         };
         (next, refreshes)
+    }
+
+    /// Whether a segment of the end `from` begins another connection of the same ports.
+    pub(crate) fn begins_another(&self, phase: Phase, from: usize, segment: &Parsed) -> bool {
+        let TransportKind::Tcp { flags, sequence, .. } = segment.kind else { return false };
+        let end_number = sequence.wrapping_add(sequence_span(segment));
+        let another = self.ends[from].sent_up_to.is_some_and(|known| known != end_number);
+        // An open connection answers a SYN by itself (RFC 5961 section 4).
+        let open = matches!(phase, Phase::Established | Phase::Closing);
+        flags & (Parsed::SYN | Parsed::ACK | Parsed::RST) == Parsed::SYN && another && !open
     }
 
     /// Whether both ends have acknowledged something.

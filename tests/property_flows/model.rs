@@ -477,6 +477,8 @@ impl Model {
             return dropped(DropReason::Untranslatable);
         }
         let flow = &mut self.flows[place];
+        // This time it is seen who begins.
+        flow.midway &= direction != 0 || !flow.conversation.begins_another(flow.phase, direction, parsed);
         let (phase, alive) = flow.conversation.follow(flow.phase, direction, flow.inside(), parsed);
         flow.phase = phase;
         if alive {
@@ -1000,7 +1002,7 @@ impl Model {
                 flow.owner,
                 flow.next_hop_type,
                 flow.generation as u32,
-                (flow.maps_source, flow.maps_destination, flow.is_translated()),
+                (flow.maps_source, flow.maps_destination, flow.is_translated(), flow.midway),
                 lifetime,
                 flow.last.div_ceil(64) * 64,
             );
@@ -1012,7 +1014,7 @@ impl Model {
                 state.owner,
                 state.next_hop_type,
                 state.generation,
-                (state.maps_source(), state.maps_destination(), state.translated()),
+                (state.maps_source(), state.maps_destination(), state.translated(), state.is_midway()),
                 lifetime.map(|_| state.lifetime(&self.snapshot)),
                 state.last_seen(),
             );
