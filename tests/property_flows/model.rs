@@ -761,13 +761,15 @@ impl Model {
             (None, None) => {
                 let mut candidates =
                     addresses.iter().flat_map(|address| range.clone().map(move |port| (*address, port)));
-                if !candidates.clone().any(is_free) {
-                    return Err(DropReason::NoFreePort);
+                let free = candidates.clone().find(|socket| is_free(*socket)).ok_or(DropReason::NoFreePort)?;
+                if arrival.verdict == Verdict::Dropped(DropReason::FlowConflict) {
+                    // A fresh mapping may meet the replies of a flow that was made before there were mappings.
+                    let clash = candidates.find(|socket| is_free(*socket) && self.is_taken(&with(*socket)));
+                    clash.expect("a conflict with a flow that is there")
+                } else {
+                    // There has to be a reason that has nothing to do with which port it is.
+                    free
                 }
-                // A fresh mapping may meet the replies of a flow that was made before there were mappings.
-                let clash = candidates.find(|socket| is_free(*socket) && self.is_taken(&with(*socket)));
-                assert_eq!(arrival.verdict, Verdict::Dropped(DropReason::FlowConflict), "there are free ports");
-                clash.expect("a conflict with a flow that is there")
             }
         };
         flow.reverse = with(chosen);
