@@ -303,8 +303,11 @@ impl<'a, A: Family> Making<'a, A> {
         if self.is_of_trace(&self.reverse) {
             return Ok(());
         }
-        let crossing = self.replaces.beyond.is_some_and(|flows| flows.lookup(&key_of(&self.reverse)).is_some());
-        if crossing || self.flows.lookup(&self.reverse).is_some() {
+        let crossing = |flows: &FlowTable<u128, FlowState>| {
+            let key = key_of(&self.reverse);
+            flows.lookup(&key).is_some() || self.core.owner(flows.hash(&key)).is_some()
+        };
+        if self.replaces.beyond.is_some_and(crossing) || self.flows.lookup(&self.reverse).is_some() {
             return dropped(DropReason::FlowConflict);
         }
         let Some(directory) = &self.core.settings.shared.directory else { return Ok(()) };

@@ -310,6 +310,15 @@ impl Bench {
             .collect()
     }
 
+    /// Two workers of another node that has the same snapshot.
+    pub(crate) fn workers(&self) -> [Forwarder; 2] {
+        let shared = Arc::new(Shared::new(2));
+        [0, 1].map(|worker| {
+            let settings = Settings { flow_limit: 1_000, seed: 7, worker, shared: shared.clone() };
+            Forwarder::new(self.forwarder.snapshot().clone(), Arc::new(Counters::new()), settings)
+        })
+    }
+
     pub(crate) fn report(&self) -> Report {
         Report::sum(std::slice::from_ref(&self.counters))
     }

@@ -1,9 +1,10 @@
 //! Flows across changes: an endpoint is switched under them.
 
 use sidestep::model::network::EndpointSource;
+use sidestep::packet::frame::Frame;
 use sidestep::path::{Answer, DropReason, SendFailure, Verdict};
 
-use crate::bench::{Bench, NETWORK};
+use crate::bench::{Bench, NETWORK, Sent};
 use crate::packets::{Seen, Tcp, echo, fix_header, udp, udp_with_hops};
 
 const CLIENT: (&str, u16) = ("10.1.1.4", 40_000);
@@ -300,6 +301,15 @@ routes = [
     // The packets of the flow that is there would look like the replies to this.
     bench.dropped("gateway", udp(SERVICE, client, b"late"), DropReason::FlowConflict);
     bench.forward("appliance", udp(client, SERVICE, b"2"), "contosodata");
+    // Whichever worker has that flow.
+    let ([mut zero, mut one], mut sent) = (bench.workers(), Sent::default());
+    let (appliance, gateway) = (bench.port("appliance"), bench.port("gateway"));
+    let mut ask = Frame::from_packet(&udp(client, SERVICE, b"1"));
+    let verdict = zero.receive(1_000, appliance, &mut ask, &mut sent);
+    assert_eq!(verdict, Verdict::Forwarded(bench.port("contosodata")));
+    let mut late = Frame::from_packet(&udp(SERVICE, client, b"late"));
+    let verdict = one.receive(1_000, gateway, &mut late, &mut sent);
+    assert_eq!(verdict, Verdict::Dropped(DropReason::FlowConflict));
 }
 
 /// A segment in the middle of the client's connection, from the service.

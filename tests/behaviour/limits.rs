@@ -1,12 +1,8 @@
 //! How many flows there may be, who has to go when there are too many, and what the refused are told.
 
 use std::cell::Cell;
-use std::sync::Arc;
 
 use sidestep::packet::frame::Frame;
-use sidestep::path::counters::Counters;
-use sidestep::path::forwarder::Settings;
-use sidestep::path::shared::Shared;
 use sidestep::path::{DropReason, Forwarder, Verdict};
 
 use crate::bench::{Bench, Sent};
@@ -163,19 +159,10 @@ fn a_flood_of_one_family_leaves_room_for_the_other() {
     }
 }
 
-/// Workers of one node that share its limit.
-fn workers(bench: &Bench) -> [Forwarder; 2] {
-    let shared = Arc::new(Shared::new(2));
-    [0, 1].map(|worker| {
-        let settings = Settings { flow_limit: 1_000, seed: 7, worker, shared: shared.clone() };
-        Forwarder::new(bench.forwarder.snapshot().clone(), Arc::new(Counters::new()), settings)
-    })
-}
-
 #[test]
 fn a_flood_at_one_worker_leaves_room_for_the_flows_of_another() {
     let bench = limited("[flows]\nlimit = 16\n");
-    let [mut zero, mut one] = workers(&bench);
+    let [mut zero, mut one] = bench.workers();
     let (mut sent, a1, a2) = (Sent::default(), bench.port("a1"), bench.port("a2"));
     let now = Cell::new(1_000);
     let mut packet = |worker: &mut Forwarder, port, bytes: Vec<u8>| {
