@@ -31,7 +31,7 @@ use support::{Lab, Process, privileged, run, wait_for_end};
 use tempfile::TempDir;
 
 /// Flows that a node takes along.
-const FLOWS: [u64; 3] = [10, 100_000, 1_000_000];
+const FLOWS: [u64; 4] = [10, 100_000, 500_000, 1_000_000];
 const ROUNDS: usize = 5;
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(120);

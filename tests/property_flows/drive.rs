@@ -18,6 +18,7 @@ use sidestep::tags::Catalogue;
 use crate::model::{Arrival, Counts, Expected, LATE, Model, Sending, Side, side_of};
 use crate::node::{Ended, Node, catalogue, compile, network};
 use crate::packets::{Tcp, echo, fix_header, port_unreachable, protocol, udp_with_hops};
+use crate::seeds::Run;
 
 /// Conversations that go on at a time.
 const CONVERSATIONS: usize = 48;
@@ -107,30 +108,8 @@ pub(crate) struct Drive {
     pub(crate) verdicts: std::collections::BTreeMap<String, u64>,
 }
 
-impl Drive {
-    pub(crate) fn new(seed: u64, workers: u16) -> Self {
-        let (network, catalogue) = (network(), catalogue());
-        let snapshot = compile(&network, &catalogue, None);
-        Self {
-            random: Rng::with_seed(seed),
-            now: 1_000_000,
-            node: Node::new(&snapshot, workers, seed),
-            workers,
-            model: Model::new(snapshot.clone(), workers),
-            network,
-            catalogue,
-            snapshot,
-            talks: vec![],
-            fragments: VecDeque::new(),
-            passed: VecDeque::new(),
-            identification: 0,
-            drops: 0,
-            verdicts: std::collections::BTreeMap::new(),
-        }
-    }
-
-    /// One random step.
-    pub(crate) fn step(&mut self) {
+impl Run for Drive {
+    fn step(&mut self) {
         match self.random.u32(..100) {
             0..70 => self.talk(),
             70..73 => self.stranger(),
@@ -144,7 +123,7 @@ impl Drive {
     }
 
     /// After the last timer nothing is left.
-    pub(crate) fn finish(&mut self) {
+    fn finish(&mut self) {
         self.sweep_all();
         for _ in 0..4 {
             self.now += 25 * 3_600_000;
@@ -173,6 +152,29 @@ impl Drive {
             "every drop is known"
         );
         assert_eq!(report.flows_created, report.flows_expired + report.flows_evicted + self.model.begun_anew);
+    }
+}
+
+impl Drive {
+    pub(crate) fn new(seed: u64, workers: u16) -> Self {
+        let (network, catalogue) = (network(), catalogue());
+        let snapshot = compile(&network, &catalogue, None);
+        Self {
+            random: Rng::with_seed(seed),
+            now: 1_000_000,
+            node: Node::new(&snapshot, workers, seed),
+            workers,
+            model: Model::new(snapshot.clone(), workers),
+            network,
+            catalogue,
+            snapshot,
+            talks: vec![],
+            fragments: VecDeque::new(),
+            passed: VecDeque::new(),
+            identification: 0,
+            drops: 0,
+            verdicts: std::collections::BTreeMap::new(),
+        }
     }
 
     // ------------------------------------------------------------------------------------------------- packets

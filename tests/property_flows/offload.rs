@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use fastrand::Rng;
 use sidestep::model::network::{EndpointSource, Network, ServiceEndpoint};
@@ -13,12 +14,14 @@ use sidestep::packet::segment::segment;
 use sidestep::path::Verdict;
 use sidestep::path::flow::{FlowState, ResetNumbers};
 use sidestep::path::forwarder::FlowSummary;
-use sidestep::snapshot::PortId;
+use sidestep::snapshot::{PortId, Snapshot};
 use sidestep::table::flow::Direction;
+use sidestep::tags::Catalogue;
 
 use crate::model::{Side, side_of, sides};
 use crate::node::{Node, catalogue, compile, network};
 use crate::packets::{Tcp, fix_header, udp};
+use crate::seeds::Run;
 
 /// Inside hosts, by the port that they are at, and services and hosts that they talk to.
 const PAIRS: [(&str, &str, &str); 6] = [
@@ -39,49 +42,68 @@ struct Talk {
     next: [u32; 2],
 }
 
-/// One run.
-pub(crate) fn run(seed: u64, steps: u64) -> u64 {
-    let mut random = Rng::with_seed(seed);
-    let (mut network, catalogue) = (network(), catalogue());
-    // Both nodes choose the same ports as long as neither fails to find one.
-    network.snat_pools[0].ports = 1_024..=65_535;
-    let mut snapshot = compile(&network, &catalogue, None);
-    let (mut whole, mut cut) = (Node::new(&snapshot, 1, seed), Node::new(&snapshot, 1, seed));
-    let (mut now, mut talks, mut supers) = (1_000_000, Vec::<Talk>::new(), 0);
-    for step in 0..steps {
-        now += random.u64(..300);
+/// Both nodes.
+pub(crate) struct Twins {
+    random: Rng,
+    network: Network,
+    catalogue: Arc<Catalogue>,
+    snapshot: Arc<Snapshot>,
+    whole: Node,
+    cut: Node,
+    now: u64,
+    talks: Vec<Talk>,
+    /// Super-packets that there were.
+    pub(crate) supers: u64,
+}
+
+impl Twins {
+    pub(crate) fn new(seed: u64) -> Self {
+        let (mut network, catalogue) = (network(), catalogue());
+        // Both nodes choose the same ports as long as neither fails to find one.
+        network.snat_pools[0].ports = 1_024..=65_535;
+        let snapshot = compile(&network, &catalogue, None);
+        let (whole, cut) = (Node::new(&snapshot, 1, seed), Node::new(&snapshot, 1, seed));
+        let random = Rng::with_seed(seed);
+        Self { random, network, catalogue, snapshot, whole, cut, now: 1_000_000, talks: Vec::new(), supers: 0 }
+    }
+}
+
+impl Run for Twins {
+    fn step(&mut self) {
+        let Self { random, network, catalogue, snapshot, whole, cut, now, talks, supers } = self;
+        *now += random.u64(..300);
         match random.u32(..40) {
             0 => {
-                change(&mut random, &mut network);
-                snapshot = compile(&network, &catalogue, Some(&snapshot));
-                for node in [&mut whole, &mut cut] {
-                    node.adopt(&snapshot);
-                    if step % 2 == 0 {
-                        while !node.sweep(now, 16).0 {}
+                change(random, network);
+                *snapshot = compile(network, catalogue, Some(snapshot));
+                let at_once = random.bool();
+                for node in [&mut *whole, cut] {
+                    node.adopt(snapshot);
+                    if at_once {
+                        while !node.sweep(*now, 16).0 {}
                     }
                 }
             }
             1 => {
-                now += random.u64(..100_000);
-                whole.expire(now, usize::MAX);
-                cut.expire(now, usize::MAX);
+                *now += random.u64(..100_000);
+                whole.expire(*now, usize::MAX);
+                cut.expire(*now, usize::MAX);
             }
-            2..6 => talks.push(begin(&mut random)),
+            2..6 => talks.push(begin(random)),
             _ if talks.is_empty() => {}
             _ => {
                 let place = talks.len() - 1 - random.usize(..talks.len().min(8));
                 let talk = &mut talks[place];
-                let (port, frame) = packet(&mut random, talk, &snapshot.ports);
-                supers += u64::from(frame.offload.segmentation.is_some());
-                let left = both(&mut whole, &mut cut, now, port, &frame);
+                let (port, frame) = packet(random, talk, &snapshot.ports);
+                *supers += u64::from(frame.offload.segmentation.is_some());
+                let left = both(whole, cut, *now, port, &frame);
                 if let Some(left) = left.filter(|(_, side)| side.destination.1 == talk.destination.1) {
                     talk.left = Some(left);
                 }
             }
         }
-        compare(&whole, &cut);
+        compare(whole, cut);
     }
-    supers
 }
 
 fn begin(random: &mut Rng) -> Talk {

@@ -11,6 +11,7 @@ use sidestep::packet::server_name::{Application, NameReader, Reading};
 use sidestep::path::Verdict;
 
 use crate::bench::Bench;
+use crate::seeds::Run;
 use crate::server::{Connection, Ends, Server, State};
 use crate::streams::{FIRST, Streams};
 use crate::wire::{ACK, FIN, PSH, RST, Receiver, SYN, Segment, URG};
@@ -176,6 +177,47 @@ pub(crate) struct Drive {
     pub(crate) counts: BTreeMap<&'static str, u64>,
 }
 
+impl Run for Drive {
+    fn step(&mut self) {
+        self.bench.now += self.rng.u64(..3);
+        match self.rng.u32(..1_000) {
+            0..=4 => self.change(),
+            5..=12 => self.wait(),
+            13..=200 => self.go_on_honestly(),
+            201..=300 => self.deliver_late(),
+            _ => self.attack(),
+        }
+    }
+
+    /// The last steps, and how it is set up.
+    fn tell(&self) -> String {
+        let mut all: Vec<&str> = self.shown.iter().rev().take(SHOWN).map(String::as_str).collect();
+        all.reverse();
+        let inside = self.attackers.iter().find(|attacker| self.offender.is_some() && attacker.ends == self.offender);
+        let mut own = vec![match inside {
+            Some(attacker) => format!("{}:{} ", attacker.from.0, attacker.from.1),
+            None => "pass".to_owned(),
+        }];
+        own.extend(self.offender.map(|((address, port), _)| format!("{address}:{port} ")));
+        let is_own = |line: &&String| own.iter().any(|own| line.contains(own)) || !line.contains('>');
+        let mut own: Vec<&str> = self.shown.iter().rev().filter(is_own).take(SHOWN).map(String::as_str).collect();
+        own.reverse();
+        format!("source {}\n{}\nof the connection:\n{}", MODES[self.mode], all.join("\n"), own.join("\n"))
+    }
+
+    /// All timers end, and nothing is left.
+    fn finish(&mut self) {
+        self.bench.sweep();
+        for _ in 0..100 {
+            self.bench.now += 10_000_000;
+            self.bench.expire();
+        }
+        self.bench.sent.packets.clear();
+        let report = self.bench.report();
+        assert_eq!((report.undecided, self.bench.forwarder.flow_count()), (0, 0), "nothing is left");
+    }
+}
+
 impl Drive {
     pub(crate) fn new(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
@@ -250,17 +292,6 @@ impl Drive {
             3 => number.wrapping_sub(self.rng.u32(..3_000)),
             4 => number.wrapping_add(self.rng.u32(60_000..80_000)),
             _ => self.number(),
-        }
-    }
-
-    pub(crate) fn step(&mut self) {
-        self.bench.now += self.rng.u64(..3);
-        match self.rng.u32(..1_000) {
-            0..=4 => self.change(),
-            5..=12 => self.wait(),
-            13..=200 => self.go_on_honestly(),
-            201..=300 => self.deliver_late(),
-            _ => self.attack(),
         }
     }
 
@@ -771,33 +802,5 @@ impl Drive {
             self.shown.pop_front();
         }
         self.shown.push_back(text());
-    }
-
-    /// The last steps, and how it is set up.
-    pub(crate) fn tell(&self) -> String {
-        let mut all: Vec<&str> = self.shown.iter().rev().take(SHOWN).map(String::as_str).collect();
-        all.reverse();
-        let inside = self.attackers.iter().find(|attacker| self.offender.is_some() && attacker.ends == self.offender);
-        let mut own = vec![match inside {
-            Some(attacker) => format!("{}:{} ", attacker.from.0, attacker.from.1),
-            None => "pass".to_owned(),
-        }];
-        own.extend(self.offender.map(|((address, port), _)| format!("{address}:{port} ")));
-        let is_own = |line: &&String| own.iter().any(|own| line.contains(own)) || !line.contains('>');
-        let mut own: Vec<&str> = self.shown.iter().rev().filter(is_own).take(SHOWN).map(String::as_str).collect();
-        own.reverse();
-        format!("source {}\n{}\nof the connection:\n{}", MODES[self.mode], all.join("\n"), own.join("\n"))
-    }
-
-    /// All timers end, and nothing is left.
-    pub(crate) fn finish(&mut self) {
-        self.bench.sweep();
-        for _ in 0..100 {
-            self.bench.now += 10_000_000;
-            self.bench.expire();
-        }
-        self.bench.sent.packets.clear();
-        let report = self.bench.report();
-        assert_eq!((report.undecided, self.bench.forwarder.flow_count()), (0, 0), "nothing is left");
     }
 }
