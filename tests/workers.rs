@@ -309,3 +309,37 @@ fn a_flood_of_first_packets_leaves_other_nics_half_of_the_time() {
     assert!(flood <= 1_900, "{flood} of the flood for 1,900 first packets");
     assert!(flood >= 1_800, "and the other way round: {flood}");
 }
+
+/// What is not what it says is refused, whichever worker finds it out.
+#[test]
+fn blocks_with_other_flows_than_they_say_are_not_taken_in() {
+    let first = Node::start(1);
+    for number in 0..3 {
+        first.inject("vm3", 0, udp(("10.1.3.4", 100 + number), ("198.51.100.80", 53), b"q"));
+        first.expect("internet", 0);
+    }
+    let mut bytes = Vec::new();
+    stop_and_save(&first)[0].iter().for_each(|flow| flow.to_bytes(&mut bytes));
+    let snapshot = first.publisher.current();
+    let block = |worker, count, cut: usize| {
+        let bytes = [b"head", &bytes[..bytes.len() - cut]].concat();
+        SavedBlock { worker, count, bytes, start: 4 }
+    };
+    let restore = |workers, blocks: Vec<Result<SavedBlock, OtherFlows>>| {
+        let paths = Paths::new(&snapshot, &Settings { workers, flow_limit: 10_000, seed: 3 });
+        paths.restore(&[[3, 0]], &Meaning::default(), blocks.into_iter()).map(|paths| paths.restored())
+    };
+    for workers in [1, 2] {
+        for worker in [0, 7] {
+            let all = Restored { restored: 3, expired: 0, refused: 0 };
+            assert_eq!(restore(workers, vec![Ok(block(worker, 3, 0))]), Ok(all));
+            for bad in [block(worker, 4, 0), block(worker, 2, 0), block(worker, 3, 1)] {
+                assert_eq!(restore(workers, vec![Ok(bad)]), Err(OtherFlows));
+            }
+            assert_eq!(restore(workers, vec![Ok(block(worker, 3, 0)), Err(OtherFlows)]), Err(OtherFlows));
+            // Twice the same: the first ones keep their keys.
+            let twice = restore(workers, vec![Ok(block(worker, 3, 0)), Ok(block(worker, 3, 0))]);
+            assert_eq!(twice, Ok(Restored { refused: 3, ..all }));
+        }
+    }
+}
