@@ -4,6 +4,7 @@
 //! command returns as an error is shown with its causes by [`error_text`].
 
 pub mod apply;
+pub mod bench;
 mod changes;
 pub mod check;
 pub mod demo;
@@ -48,6 +49,8 @@ pub struct Cli {
 pub enum Command {
     /// Put a document in force on a running node, all or nothing.
     Apply(apply::ApplyArgs),
+    /// Run what a node is measured against.
+    Bench(bench::BenchArgs),
     /// Check a network document: report every mistake with its place and what to write instead.
     Check(check::CheckArgs),
     /// Show the forced tunnel and the service endpoint side by side, on a small network of namespaces.
@@ -94,6 +97,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let mut out = BufWriter::new(Stdout(io::stdout().lock()));
     let code = match &cli.command {
         Command::Apply(args) => apply::run(args, &mut out)?,
+        Command::Bench(args) => bench::run(args, &mut out)?,
         Command::Check(args) => check::run(args, &mut out)?,
         Command::Demo(args) => demo::run(args, &mut out)?,
         Command::Denials(args) => denials::run(args, &mut out)?,

@@ -2,7 +2,7 @@
 //! whoever wants to look around with `ip netns exec`.
 //!
 //! `layout` says what a document's lab consists of, `build` makes it and removes it, [`serve`] is the
-//! web server inside, [`demo`] measures through a lab. The devices of the network itself are made by `sidestep run`,
+//! web server inside, [`demo`] measures through a lab, [`null`] is what a node is measured against. The devices of the network itself are made by `sidestep run`,
 //! inside these namespaces.
 //!
 //! What a lab makes is written down before it is made (`/run/sidestep/lab/NAME.json`), so that it can be removed exactly,
@@ -14,6 +14,7 @@ mod command;
 pub mod demo;
 mod interrupt;
 mod layout;
+pub mod null;
 mod process;
 mod refusal;
 pub mod serve;
