@@ -3,7 +3,7 @@
 //! ```text
 //! magic "SIDESTEP", version u32, length u32, header: JSON of that length, CRC32
 //! blocks: worker u16, flows u16, length u32, flows, CRC32
-//! end: a block without flows
+//! end: a block without flows, of 8 bytes: how many there were, u64
 //! ```
 //! Numbers are little-endian, a CRC is that of zlib over everything since the one before. A file that is not exactly
 //! this is refused whole: a node that starts without flows is better than one with some that are wrong. Flows are taken in
@@ -85,8 +85,8 @@ struct Header {
     ports: Vec<Port>,
     /// Names of resources by their number; empty for a number that has none.
     resources: Vec<String>,
-    /// By worker, of IPv4 and of IPv6.
-    flows: Vec<Share>,
+    /// Flows at most, by worker, of IPv4 and of IPv6.
+    room: Vec<Share>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,7 +139,7 @@ pub(crate) fn write(path: &Path, in_force: InForce<'_>, stopped: &Stopped) -> Re
             .map(|(number, port)| Port { number, kind: kind_name(port.kind).to_owned(), name: port.name.clone() })
             .collect(),
         resources: in_force.snapshot.resources.list.iter().map(|resource| resource.name.clone()).collect(),
-        flows: stopped.shares(),
+        room: stopped.shares(),
     };
     let mut name = path.file_name().unwrap_or(path.as_os_str()).to_owned();
     name.push(format!(".{}", std::process::id()));
@@ -150,11 +150,11 @@ pub(crate) fn write(path: &Path, in_force: InForce<'_>, stopped: &Stopped) -> Re
         fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside).map_err(failed("make"))?;
     let written = write_behind(&mut file, |sink| write_to(sink, &header, |visit| stopped.save(visit)));
     let written = written.map_err(failed("write"));
-    let renamed = written.and_then(|()| fs::rename(&beside, path).map_err(failed("replace")));
+    let renamed = written.and_then(|flows| fs::rename(&beside, path).map(|()| flows).map_err(failed("replace")));
     if renamed.is_err() {
         let _absent = fs::remove_file(&beside);
     }
-    renamed.map(|()| header.flows.iter().flatten().sum())
+    renamed
 }
 
 /// Takes pieces of a file in their order.
@@ -164,7 +164,7 @@ type Sink<'a> = &'a mut dyn FnMut(Vec<u8>) -> io::Result<()>;
 const PIECES: usize = 16;
 
 /// Writes what a function makes, while it makes more.
-fn write_behind(out: &mut (impl Write + Send), make: impl FnOnce(Sink<'_>) -> io::Result<()>) -> io::Result<()> {
+fn write_behind<T>(out: &mut (impl Write + Send), make: impl FnOnce(Sink<'_>) -> io::Result<T>) -> io::Result<T> {
     thread::scope(|scope| {
         let (ready, pieces) = mpsc::sync_channel::<Vec<u8>>(PIECES);
         let writer = scope.spawn(move || pieces.iter().try_for_each(|piece| out.write_all(&piece)));
@@ -176,7 +176,8 @@ fn write_behind(out: &mut (impl Write + Send), make: impl FnOnce(Sink<'_>) -> io
     })
 }
 
-fn write_to(sink: Sink<'_>, header: &Header, flows: impl FnOnce(&mut dyn FnMut(u16, SavedFlow))) -> io::Result<()> {
+/// Gives how many flows there were.
+fn write_to(sink: Sink<'_>, header: &Header, flows: impl FnOnce(&mut dyn FnMut(u16, SavedFlow))) -> io::Result<usize> {
     let text = serde_json::to_vec(header)?;
     let mut bytes = Vec::new();
     bytes.extend(MAGIC);
@@ -188,6 +189,7 @@ fn write_to(sink: Sink<'_>, header: &Header, flows: impl FnOnce(&mut dyn FnMut(u
 
     let mut block = Block::new();
     let mut result = Ok(());
+    let mut total = 0_usize;
     flows(&mut |worker, flow| {
         if block.count > 0 && (block.worker != worker || block.count == BLOCK) && result.is_ok() {
             result = sink(block.take());
@@ -197,13 +199,16 @@ fn write_to(sink: Sink<'_>, header: &Header, flows: impl FnOnce(&mut dyn FnMut(u
         }
         block.worker = worker;
         block.count += 1;
+        total += 1;
         flow.to_bytes(&mut block.bytes);
     });
     result?;
     if block.count > 0 {
         sink(block.take())?;
     }
-    sink(block.take())
+    block.bytes.extend((total as u64).to_le_bytes());
+    sink(block.take())?;
+    Ok(total)
 }
 
 /// Flows of one worker that are written together.
@@ -219,6 +224,9 @@ const HEAD: usize = 8;
 
 /// What follows it.
 const CRC: usize = 4;
+
+/// What the last block has instead of flows: their number.
+const TOTAL: usize = 8;
 
 /// What most blocks take: flows of IPv4.
 const BLOCK_BYTES: usize = BLOCK as usize * 96;
@@ -284,10 +292,10 @@ impl Reading {
             Err(error) => return Err(unread(path, Unread::File(error))),
         };
         let header = read_header(&mut file).map_err(|error| unread(path, error))?;
-        let shares = header.flows.clone();
+        let room = header.room.clone();
         let (ready, blocks) = mpsc::sync_channel(READ_AHEAD);
         let reader = thread::Builder::new().name("state".to_owned()).spawn(move || {
-            let read = read_blocks(&mut file, &shares, |block| ready.send(Ok(block)).is_ok());
+            let read = read_blocks(&mut file, &room, |block| ready.send(Ok(block)).is_ok());
             if let Err(error) = read {
                 let _nobody_waits = ready.send(Err(error));
             }
@@ -317,7 +325,7 @@ impl Reading {
     pub fn restore(self, paths: Paths, snapshot: &Snapshot) -> Result<Paths, StateError> {
         let Self { path, header, blocks, reader } = self;
         let meaning = header.meaning(snapshot);
-        let restored = paths.restore(&header.flows, &meaning, blocks.into_iter());
+        let restored = paths.restore(&header.room, &meaning, blocks.into_iter());
         if reader.join().is_err() {
             return Err(unread(&path, Unread::File(io::Error::other("its reader panicked"))));
         }
@@ -361,14 +369,15 @@ fn read_header(file: &mut (impl Read + ?Sized)) -> Result<Header, Unread> {
     serde_json::from_slice(text).map_err(|_| Unread::Flaw(flaw))
 }
 
-/// Reads the flows that follow the header: as many as it says, and nothing else. Ends early where nobody takes them.
+/// Reads the flows that follow the header: as many as are said to be there, and nothing else. Ends early where nobody takes them.
 fn read_blocks(
     file: &mut (impl Read + ?Sized),
-    shares: &[Share],
+    room: &[Share],
     mut taken: impl FnMut(SavedBlock) -> bool,
 ) -> Result<(), Unread> {
-    let mut missing: Vec<usize> = shares.iter().map(|share| share.iter().sum()).collect();
-    loop {
+    let mut room: Vec<usize> = room.iter().map(|[v4, v6]| v4.saturating_add(*v6)).collect();
+    let mut total = 0_u64;
+    let said = loop {
         let mut head = [0; HEAD];
         let from = &mut *file;
         from.read_exact(&mut head).map_err(|error| match error.kind() {
@@ -378,7 +387,7 @@ fn read_blocks(
         let [worker, count] = [[head[0], head[1]], [head[2], head[3]]].map(u16::from_le_bytes);
         let count = usize::from(count);
         let length = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
-        if length > count * LONGEST {
+        if count > 0 && length > count * LONGEST || count == 0 && length != TOTAL {
             return Err(Flaw::Damaged("a block is longer than its flows can be").into());
         }
         let mut bytes = Vec::with_capacity(HEAD + length + CRC);
@@ -387,17 +396,18 @@ fn read_blocks(
         let (part, mut crc) = bytes.split_at_checked(HEAD + length).ok_or(CUT)?;
         check(part, &mut crc)?;
         if count == 0 {
-            break;
+            break take(&mut &part[HEAD..]).map(u64::from_le_bytes);
         }
-        let share = missing.get_mut(usize::from(worker)).ok_or(MISCOUNTED)?;
+        total += count as u64;
+        let share = room.get_mut(usize::from(worker)).ok_or(MISCOUNTED)?;
         *share = share.checked_sub(count).ok_or(MISCOUNTED)?;
         bytes.truncate(HEAD + length);
         if !taken(SavedBlock { worker, count, bytes, start: HEAD }) {
             return Ok(());
         }
-    }
+    };
     let more = file.read(&mut [0]).map_err(Unread::File)?;
-    if more > 0 || missing.iter().any(|missing| *missing > 0) {
+    if more > 0 || said != Some(total) {
         return Err(MISCOUNTED.into());
     }
     Ok(())
@@ -491,7 +501,7 @@ mod tests {
             catalogue: Some("/tags.json".into()),
             ports: vec![Port { number: 3, kind: "nic".to_owned(), name: "vm1".to_owned() }],
             resources: vec!["data".to_owned(), String::new()],
-            flows: workers.iter().map(|v4| [*v4 as usize, 0]).collect(),
+            room: workers.iter().map(|v4| [*v4 as usize, 0]).collect(),
         }
     }
 
@@ -522,7 +532,7 @@ mod tests {
             Unread::File(error) => panic!("{error}"),
         };
         let header = read_header(&mut from).map_err(flaw)?;
-        let mut flows = vec![Vec::new(); header.flows.len()];
+        let mut flows = vec![Vec::new(); header.room.len()];
         let taken = |block: SavedBlock| {
             let mut bytes = &block.bytes[block.start..];
             flows[usize::from(block.worker)]
@@ -530,7 +540,7 @@ mod tests {
             assert!(bytes.is_empty());
             true
         };
-        read_blocks(&mut from, &header.flows, taken).map_err(flaw)?;
+        read_blocks(&mut from, &header.room, taken).map_err(flaw)?;
         Ok((header, flows))
     }
 
@@ -591,12 +601,20 @@ mod tests {
             let start = START + serde_json::to_vec(&header(workers)).unwrap().len() + 4;
             file(workers).split_off(start)
         };
-        for (said, there) in [(&[2][..], &[1][..]), (&[1], &[2]), (&[1, 2], &[2, 1]), (&[1], &[1, 1]), (&[1, 1], &[1])]
-        {
+        let mixed = |said: &[u32], there: Vec<u8>| {
             let head = START + serde_json::to_vec(&header(said)).unwrap().len() + 4;
-            let mixed = [&file(said)[..head], &flows(there)].concat();
-            assert_eq!(read(&mixed).err(), Some(MISCOUNTED), "{said:?} {there:?}");
+            read(&[&file(said)[..head], &there].concat()).err()
+        };
+        // More than there is room for is refused, less is not: not every flow outlives its process.
+        for (said, there) in [(&[1][..], &[2][..]), (&[1, 2], &[2, 1]), (&[1], &[1, 1])] {
+            assert_eq!(mixed(said, flows(there)), Some(MISCOUNTED), "{said:?} {there:?}");
         }
+        assert_eq!(mixed(&[2], flows(&[1])), None);
+        // A block is missing in front of the end, or there is one more.
+        let (one, end) = (flows(&[1]), flows(&[0]));
+        let first = &one[..one.len() - end.len()];
+        assert_eq!(mixed(&[2], one[first.len()..].to_vec()), Some(MISCOUNTED));
+        assert_eq!(mixed(&[2], [first, &one].concat()), Some(MISCOUNTED));
     }
 
     #[test]

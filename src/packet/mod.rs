@@ -29,6 +29,7 @@ pub mod fragment;
 pub mod frame;
 mod host_name;
 pub mod icmp;
+pub mod mptcp;
 pub mod mss;
 pub mod parse;
 mod parse_error;

@@ -282,15 +282,33 @@ impl FlowState {
         self.flags & UNDECIDED != 0
     }
 
-    /// Whether the client's packets are looked at: it has something to name, or may not say more than so much.
+    /// Whether the client's packets are looked at: it has something to name, or may not say more than so much, or nothing.
     #[inline]
     pub(super) fn is_watched(&self) -> bool {
         self.flags & (UNDECIDED | BOUNDED) != 0
     }
 
-    /// Whether the client may not say more than so much.
-    pub(super) fn is_bounded(&self) -> bool {
-        self.flags & BOUNDED != 0
+    /// The client's packets are looked at from now on.
+    pub(super) fn watch(&mut self) {
+        self.flags |= BOUNDED;
+    }
+
+    /// Whether the receiver of a reset may accept it: its sequence number is among those that were sent and, as far as is
+    /// known here, not acknowledged, or just before (RFC 5961 section 3.2). More than it says [`Phase::Aborted`].
+    pub(super) fn may_be_reset(&self, direction: Direction, sequence: u32) -> bool {
+        let (side, other) = (index(direction), index(direction.opposite()));
+        let known = self.seen & (SEQUENCE_SEEN << side) != 0 && self.seen & (ACKNOWLEDGMENT_SEEN << other) != 0;
+        let (Some(sender), Some(receiver)) = (self.halves.get(side), self.halves.get(other)) else { return true };
+        let from = receiver.acknowledged.wrapping_sub(1);
+        !known || sequence.wrapping_sub(from) <= sender.next_sequence.wrapping_sub(from)
+    }
+
+    /// Whether bytes of the client begin before what the server has acknowledged, as far as that is known.
+    #[inline]
+    pub(super) fn is_repeated(&self, parsed: &Parsed) -> bool {
+        let TransportKind::Tcp { sequence, .. } = parsed.kind else { return false };
+        let [_, server] = self.halves;
+        self.seen & (ACKNOWLEDGMENT_SEEN << 1) != 0 && after(server.acknowledged, sequence)
     }
 
     /// Whether something is kept about what the client named.

@@ -7,10 +7,18 @@
 //! otherwise is dropped: segments with a wrong checksum, with urgent data, with data in a SYN, fragments.
 //!
 //! A connection is that of the client's latest SYN and of the SYN-ACK that takes it. Before that one nothing of the client's
-//! passes but its SYN and resets, and then only what acknowledges that SYN-ACK, or what the server has sent since: a server
-//! that is with another connection takes none of it. In the same way only the server's own numbers tell what it has
-//! acknowledged, not what is late of a connection before. A SYN with another number asks anew, also where all was decided,
-//! and so does a server that takes the same SYN once more. And no connection begins here by anything but a SYN.
+//! passes but its SYN and resets, and then only what acknowledges that SYN-ACK, or what the server has sent since. In the
+//! same way only the server's own numbers tell what it has acknowledged, not what is late of a connection before. A SYN with
+//! another number asks anew, also where all was decided, and so does a server that takes the same SYN once more; none goes
+//! back to a number before the latest. And no connection begins here by anything but a SYN.
+//!
+//! A server that keeps nothing of a SYN (SYN cookies, RFC 4987 section 3.6) may begin without another one, once it has
+//! forgotten a connection. So after a reset that either end may have accepted, and after both have finished, nothing of the
+//! client's passes but a SYN; bytes that such a server could take for the start of another stream do not pass a second time;
+//! and until it has acknowledged something, an empty segment is at the start of the stream.
+//!
+//! Multipath TCP, whose numbers are not the order in which bytes are read, is taken out of the handshake, and where it comes
+//! all the same before the name is known, it is dropped.
 //!
 //! A connection that is denied is reset towards both ends at once. One that has not told in 30 seconds is
 //! judged as one that tells nothing.
@@ -33,8 +41,10 @@ use super::verdict::{DropReason, Verdict};
 use super::way::{Packet, Tables};
 use crate::packet::checksum;
 use crate::packet::frame::Checksum;
+use crate::packet::mptcp::has_mptcp;
 use crate::packet::parse::{Fragment, Parsed, TransportKind};
 use crate::packet::server_name::Unnamed;
+use crate::packet::tcp::sequence_span;
 use crate::snapshot::{Front, PortId, ResourceId, Snapshot};
 use crate::table::flow::{Direction, FlowId, FlowTable};
 
@@ -60,9 +70,9 @@ pub(super) fn packet<A: Family>(
     }
     let TransportKind::Tcp { flags, sequence, acknowledgment, .. } = packet.parsed.kind else { return None };
     if direction == Direction::Reverse {
-        let length = packet.parsed.payload_len();
-        let answers = flags & Parsed::SYN == 0 && flags & Parsed::ACK != 0;
-        if answers && core.undecided.acknowledged(&key, sequence, length, acknowledgment) {
+        let answers = flags & (Parsed::SYN | Parsed::RST) == 0 && flags & Parsed::ACK != 0;
+        let span = sequence_span(packet.parsed);
+        if answers && core.undecided.acknowledged(&key, sequence, span, acknowledgment) {
             core.counters.undecided.set(core.undecided.len() as u64);
             flows.state_mut(id)?.decided(core.undecided.is_bounded(&key));
         }
@@ -71,7 +81,7 @@ pub(super) fn packet<A: Family>(
     let data = packet.frame.bytes().get(packet.parsed.payload()..).unwrap_or_default();
     let unsound = packet.frame.offload.checksum == Checksum::Complete
         && checksum::verify(packet.frame.bytes(), packet.parsed) != Some(true);
-    if unsound || flags & Parsed::SYN != 0 && !data.is_empty() {
+    if unsound || flags & (Parsed::SYN | Parsed::RST) != 0 && !data.is_empty() {
         return malformed;
     }
     if flags & (Parsed::RST | Parsed::SYN) != 0 {
@@ -85,11 +95,12 @@ pub(super) fn packet<A: Family>(
     if !core.undecided.is_answered(&key) {
         return Some(Verdict::Dropped(DropReason::UndecidedOutOfOrder));
     }
-    if flags & Parsed::ACK == 0 || !core.undecided.is_served(&key, acknowledgment) || flags & URGENT != 0 {
+    let other = flags & Parsed::ACK == 0 || !core.undecided.is_served(&key, acknowledgment);
+    if other || flags & URGENT != 0 || has_mptcp(packet.frame, packet.parsed) {
         return malformed;
     }
     if data.is_empty() {
-        return None;
+        return if core.undecided.is_in_place(&key, sequence) { None } else { malformed };
     }
     let (name, unnamed) = match core.undecided.read(&key, sequence, data) {
         Read::Pass => return None,
@@ -119,9 +130,9 @@ pub(super) fn packet<A: Family>(
     }
 }
 
-/// A packet of a connection that was judged by its first request, and may not go on behind that. None where it may pass.
+/// A packet of the client of a connection that is decided, which may say no more, or not this. None where it may pass.
 #[cold]
-pub(super) fn bounded<A: Family>(
+pub(super) fn decided<A: Family>(
     core: &mut Core,
     flows: &mut FlowTable<A, FlowState>,
     id: FlowId,
@@ -129,15 +140,47 @@ pub(super) fn bounded<A: Family>(
     egress: &mut impl Egress,
 ) -> Option<Verdict> {
     let key = key_of(flows.key(id, Direction::Forward)?);
-    if packet.parsed.fragment != Fragment::None {
+    let TransportKind::Tcp { flags, sequence, acknowledgment, .. } = packet.parsed.kind else { return None };
+    let bounded = core.undecided.is_bounded(&key);
+    if bounded && packet.parsed.fragment != Fragment::None {
         return Some(Verdict::Dropped(DropReason::UndecidedMalformed));
     }
-    let TransportKind::Tcp { flags, sequence, acknowledgment, .. } = packet.parsed.kind else { return None };
+    if flags & Parsed::RST != 0 {
+        return None;
+    }
+    // A server that keeps nothing of a SYN (RFC 4987 section 3.6) begins by the next segment again, once it has forgotten
+    // the connection. After the end nothing passes that it could take, and of the start nothing comes twice: what the
+    // server has acknowledged it has.
+    let has_data = packet.parsed.payload_len() > 0;
+    let state = flows.state(id)?;
+    let again = state.is_repeated(packet.parsed) && core.undecided.is_judged(&key, sequence);
+    if core.undecided.is_ended(&key) || has_data && (again || state.phase == Phase::Closed) {
+        return Some(Verdict::Dropped(DropReason::UndecidedMalformed));
+    }
     if !core.undecided.is_beyond(&key, sequence, packet.parsed.payload_len()) {
         return None;
     }
     let seen = (flags & Parsed::ACK != 0).then_some(acknowledgment);
     beyond(core, flows, id, &key, seen, packet.now, egress)
+}
+
+/// One end resets an inspected connection, and the other may accept that: until the client has begun another one, nothing
+/// more passes. Whether it has is not known here, but a reset by somebody who cannot see the connection is none.
+#[cold]
+pub(super) fn reset<A: Family>(
+    core: &mut Core,
+    flows: &mut FlowTable<A, FlowState>,
+    id: FlowId,
+    direction: Direction,
+    packet: &Packet<'_>,
+) {
+    let Some(forward) = flows.key(id, Direction::Forward).copied() else { return };
+    let TransportKind::Tcp { sequence, .. } = packet.parsed.kind else { return };
+    let Some(state) = flows.state_mut(id).filter(|state| state.may_be_reset(direction, sequence)) else { return };
+    if !state.is_undecided() {
+        state.watch();
+    }
+    core.undecided.reset(&key_of(&forward));
 }
 
 /// Closes a connection that goes on behind the request that it was judged by.
@@ -169,6 +212,9 @@ pub(super) fn syn<A: Family>(
     let key = key_of(&forward);
     let TransportKind::Tcp { sequence, .. } = packet.parsed.kind else { return None };
     let start = sequence.wrapping_add(1);
+    if core.undecided.is_earlier(&key, start) {
+        return Some(Verdict::Dropped(DropReason::UndecidedMalformed));
+    }
     if core.undecided.start(&key) == Some(start) {
         // Late in the network, or from one that wants the same numbers for another name: hosts take others for another
         // connection (RFC 6528). While nothing has been named it is the first one again.
@@ -339,6 +385,12 @@ fn end_one<A: Family>(
     now: u64,
     egress: &mut impl Egress,
 ) {
+    // Both have finished, or one has reset it: nobody waits for a verdict.
+    if flows.state(id).is_some_and(|state| matches!(state.phase, Phase::Closed | Phase::Aborted)) {
+        core.undecided.end(key);
+        core.counters.undecided.set(core.undecided.len() as u64);
+        return;
+    }
     // A server that has not acknowledged in all this time what named it is not there.
     let reading = core.undecided.is_reading(key);
     if reading && judge(core, flows, id, Named::Nothing).is_ok() {

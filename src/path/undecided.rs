@@ -25,8 +25,8 @@ const BYTES_OF_NIC: usize = BYTES / 4;
 /// Bytes of one stream that are kept, to hold what comes again to: the largest hello that is read, and the headers of a
 /// thousand records.
 const ACCEPTED: usize = NameReader::LIMIT + 5 * 1024;
-/// Bytes of a server's that are taken for those of its connection before it has acknowledged what named it.
-const AHEAD: u32 = 1 << 20;
+/// Bytes of a server's that may be missing where more of its connection come: what the largest super-packet has.
+const AHEAD: u32 = 1 << 16;
 /// How long a client may take to tell what it wants, from its SYN on, in milliseconds.
 pub(super) const PATIENCE: u64 = 30_000;
 
@@ -53,9 +53,16 @@ struct Connection {
     owner: u16,
     /// The sequence number of the first byte: the one behind the client's latest SYN.
     start: u32,
+    /// Earlier ones, the latest first: no SYN goes back to one of them.
+    earlier: Earlier,
     /// What the server numbers, once it has taken that SYN. Until then the client's word for where its stream starts is
-    /// worth nothing: a server that does not take a SYN goes on with the connection that it has.
-    server: Option<Served>,
+    /// worth nothing: a server that does not take a SYN goes on with the connection that it has. Two, since one that keeps
+    /// nothing of a SYN may answer the same one by different numbers, and its client takes either.
+    served: [Option<Served>; 2],
+    /// How far the client's bytes have passed.
+    passed: u32,
+    /// How far the server has acknowledged them; none until it has acknowledged anything but the SYN.
+    acknowledged: Option<u32>,
     /// The bytes so far, which are the only ones that may be there.
     accepted: Vec<u8>,
     stage: Stage,
@@ -64,6 +71,9 @@ struct Connection {
     /// What it takes of the budget of bytes.
     held: usize,
 }
+
+/// Starts of connections on the same ports that are not forgotten.
+type Earlier = [Option<u32>; 4];
 
 /// The sequence numbers of a server's stream.
 #[derive(Debug, Clone, Copy)]
@@ -75,9 +85,14 @@ struct Served {
 }
 
 impl Served {
+    /// How much has passed.
+    fn sent(&self) -> u32 {
+        self.next.wrapping_sub(self.first)
+    }
+
     /// Whether a number is of what the server has sent, or follows it.
     fn has(&self, number: u32) -> bool {
-        number.wrapping_sub(self.first) <= self.next.wrapping_sub(self.first)
+        number.wrapping_sub(self.first) <= self.sent()
     }
 }
 
@@ -128,17 +143,20 @@ pub(super) struct Undecided {
     of_nic: HashMap<u16, OfNic>,
     /// What is known of connections that are decided.
     named: HashMap<Key, Decided>,
-    /// How many of those may not say more than so much.
-    bounded: usize,
 }
 
 /// A connection that is decided.
 #[derive(Debug, Clone, Copy)]
 struct Decided {
     named: Named,
-    /// Where its stream starts, and the server's first number; unknown after a restart.
+    /// Where its stream starts, and the server's first numbers; unknown after a restart.
     start: Option<u32>,
-    first: Option<u32>,
+    firsts: [Option<u32>; 2],
+    earlier: Earlier,
+    /// How many bytes named it.
+    judged: u32,
+    /// One end has reset it: the client begins another one, or nothing.
+    ended: bool,
     /// How many bytes of it were judged, where more may be for another resource: a plain HTTP request.
     end: Option<u32>,
 }
@@ -159,7 +177,6 @@ impl Undecided {
             bytes: 0,
             of_nic: HashMap::new(),
             named: HashMap::new(),
-            bounded: 0,
         }
     }
 
@@ -185,6 +202,7 @@ impl Undecided {
     /// A connection begins whose name is needed. There has to be room for it ([`Undecided::make_room`]).
     /// Its stream will start at `start`, behind the client's SYN.
     pub(super) fn begin(&mut self, now: u64, key: Key, owner: PortId, application: Application, start: u32) {
+        let earlier = self.earlier(&key, start);
         self.end(&key);
         let order = self.next;
         self.next += 1;
@@ -193,7 +211,10 @@ impl Undecided {
             deadline: now + PATIENCE,
             owner: owner.0,
             start,
-            server: None,
+            earlier,
+            served: [None; 2],
+            passed: 0,
+            acknowledged: None,
             accepted: Vec::new(),
             stage: Stage::Reading(NameReader::new(application)),
             end: None,
@@ -212,21 +233,43 @@ impl Undecided {
         }
     }
 
+    /// The starts before another one.
+    fn earlier(&self, key: &Key, start: u32) -> Earlier {
+        let known = match self.connections.get(key) {
+            Some(connection) => (Some(connection.start), connection.earlier),
+            None => self.named.get(key).map_or((None, [None; 4]), |decided| (decided.start, decided.earlier)),
+        };
+        match known {
+            (Some(last), [first, second, third, _]) if last != start => [Some(last), first, second, third],
+            (_, earlier) => earlier,
+        }
+    }
+
+    /// Whether a connection on these ports began there before the latest one.
+    pub(super) fn is_earlier(&self, key: &Key, start: u32) -> bool {
+        let earlier = match self.connections.get(key) {
+            Some(connection) => Some(&connection.earlier),
+            None => self.named.get(key).map(|decided| &decided.earlier),
+        };
+        earlier.is_some_and(|earlier| earlier.contains(&Some(start)))
+    }
+
     /// The server takes a SYN: its own stream starts at `first`, the client's at `start`. One that takes the same SYN once
     /// more has forgotten what it knew, and what was read of the client's stream still has to be in it.
     pub(super) fn answered(&mut self, key: &Key, first: u32, start: u32) -> Answered {
         let Some(connection) = self.connections.get_mut(key) else {
             return match self.named.get(key) {
                 Some(decided) if decided.start != Some(start) => Answered::Other,
-                Some(decided) if decided.first != Some(first) => Answered::Anew,
+                Some(decided) if !decided.firsts.contains(&Some(first)) => Answered::Anew,
                 _ => Answered::Taken,
             };
         };
         if connection.start != start {
             return Answered::Other;
         }
-        if connection.server.is_none_or(|server| server.first != first) {
-            connection.server = Some(Served { first, next: first });
+        if !connection.served.iter().flatten().any(|served| served.first == first) {
+            let [latest, _] = connection.served;
+            connection.served = [Some(Served { first, next: first }), latest];
         }
         Answered::Taken
     }
@@ -238,13 +281,52 @@ impl Undecided {
 
     /// Whether the server has taken the SYN of a connection that waits.
     pub(super) fn is_answered(&self, key: &Key) -> bool {
-        self.connections.get(key).is_some_and(|connection| connection.server.is_some())
+        self.connections.get(key).is_some_and(|connection| connection.served[0].is_some())
     }
 
-    /// Whether a client acknowledges what the server of its connection has sent: only that server takes it.
+    /// Whether a client acknowledges what the server of its connection has sent. A server that is with another connection
+    /// takes that only where its numbers are near (RFC 9293 section 3.10.7.4 lets an old acknowledgment be).
     pub(super) fn is_served(&self, key: &Key, acknowledgment: u32) -> bool {
-        let server = self.connections.get(key).and_then(|connection| connection.server);
-        server.is_some_and(|server| server.has(acknowledgment))
+        let served = self.connections.get(key).map(|connection| connection.served);
+        served.is_some_and(|served| served.iter().flatten().any(|served| served.has(acknowledgment)))
+    }
+
+    /// Whether an empty segment is where it may be: at the start until the server has shown by an acknowledgment that it
+    /// has the connection, and then up to where the bytes are. One without a memory of its SYN would take a segment for the
+    /// start of the stream that is not there, if it guesses a number right.
+    pub(super) fn is_in_place(&self, key: &Key, sequence: u32) -> bool {
+        let Some(connection) = self.connections.get(key) else { return false };
+        let offset = sequence.wrapping_sub(connection.start) as i32;
+        match (usize::try_from(offset), connection.acknowledged) {
+            (Ok(0), _) => true,
+            // The first bytes are those that such a server may miss.
+            (Ok(place @ 1..=3), Some(acknowledged)) => place <= acknowledged as usize,
+            (Ok(place), Some(_)) => place <= (connection.passed as usize).saturating_add(1),
+            // The probe of a peer that is idle.
+            (Err(_), Some(_)) => offset == -1,
+            (Ok(_) | Err(_), None) => false,
+        }
+    }
+
+    /// One end resets a connection: what its client says next is of another one, or nothing.
+    pub(super) fn reset(&mut self, key: &Key) {
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.served = [None; 2];
+            connection.acknowledged = None;
+        } else if let Some(decided) = self.named.get_mut(key) {
+            decided.ended = true;
+        }
+    }
+
+    /// Whether a connection that is decided has been reset.
+    pub(super) fn is_ended(&self, key: &Key) -> bool {
+        self.named.get(key).is_some_and(|decided| decided.ended)
+    }
+
+    /// Whether bytes of a connection that is decided begin among those that were judged, or before.
+    pub(super) fn is_judged(&self, key: &Key, sequence: u32) -> bool {
+        let Some(Decided { start: Some(start), judged, .. }) = self.named.get(key) else { return false };
+        (sequence.wrapping_sub(*start) as i32) < *judged as i32
     }
 
     fn let_go(&mut self, owner: u16, bytes: usize) {
@@ -259,11 +341,11 @@ impl Undecided {
         // One that had to make room for another goes no further.
         let Some(connection) = self.connections.get_mut(key) else { return Read::Full };
         // Until the server has answered, nobody knows what it would take.
-        if connection.server.is_none() {
+        if connection.served[0].is_none() {
             return Read::Gap;
         }
         let offset = sequence.wrapping_sub(connection.start) as i32;
-        if offset == -1 && payload.len() == 1 {
+        if offset == -1 && payload.len() == 1 && connection.acknowledged.is_some() {
             // The probe of a peer that is idle.
             return Read::Pass;
         }
@@ -273,11 +355,18 @@ impl Undecided {
         }
         let known = connection.accepted.get(place..);
         let reading = matches!(connection.stage, Stage::Reading(_));
-        let Some(known) = known else { return if reading && !payload.is_empty() { Read::Gap } else { Read::Pass } };
+        let Some(known) = known else {
+            if reading && !payload.is_empty() {
+                return Read::Gap;
+            }
+            connection.passed = connection.passed.max(u32::try_from(place + payload.len()).unwrap_or(u32::MAX));
+            return Read::Pass;
+        };
         let common = known.len().min(payload.len());
         if known.get(..common) != payload.get(..common) {
             return Read::Other;
         }
+        connection.passed = connection.passed.max(u32::try_from(place + payload.len()).unwrap_or(u32::MAX));
         let Stage::Reading(reader) = &mut connection.stage else { return Read::Pass };
         let new = payload.get(common..).unwrap_or_default();
         if new.is_empty() {
@@ -319,20 +408,30 @@ impl Undecided {
         }
     }
 
-    /// The server has sent so many bytes from a sequence number on, and acknowledges what comes before another one. True
-    /// where that ends the watch. What is not of the stream of the server that answered says nothing.
-    pub(super) fn acknowledged(&mut self, key: &Key, sequence: u32, length: usize, acknowledgment: u32) -> bool {
+    /// The server has sent something of this span from a sequence number on, and acknowledges what comes before another
+    /// one. True where that ends the watch. What is not of the stream of a server that answered says nothing, nor does an
+    /// acknowledgment of more than has passed.
+    pub(super) fn acknowledged(&mut self, key: &Key, sequence: u32, span: u32, acknowledgment: u32) -> bool {
         let Some(connection) = self.connections.get_mut(key) else { return false };
-        let Some(server) = connection.server.as_mut() else { return false };
-        let is_next = server.has(sequence);
-        // Only who has its acknowledgment sends data: what is lost before it may come later.
-        let end = sequence.wrapping_add(length as u32);
-        if length > 0 && end.wrapping_sub(server.first) <= AHEAD && !server.has(end) {
-            server.next = end;
+        let of_stream =
+            |served: &&mut Served| sequence.wrapping_sub(served.first) <= served.sent().saturating_add(AHEAD);
+        let Some(served) = connection.served.iter_mut().flatten().find(of_stream) else { return false };
+        let follows = served.has(sequence);
+        // What is lost before it may come later.
+        let end = sequence.wrapping_add(span);
+        if span > 0 && !served.has(end) {
+            served.next = end;
         }
-        let Stage::Settling(named) = connection.stage else { return false };
         let behind = acknowledgment.wrapping_sub(connection.start) as i32;
-        if is_next && usize::try_from(behind).is_ok_and(|behind| behind >= connection.accepted.len()) {
+        // A FIN has a number, too.
+        let Some(behind) =
+            u32::try_from(behind).ok().filter(|behind| follows && *behind <= connection.passed.saturating_add(1))
+        else {
+            return false;
+        };
+        connection.acknowledged = connection.acknowledged.max(Some(behind));
+        let Stage::Settling(named) = connection.stage else { return false };
+        if behind as usize >= connection.accepted.len() {
             self.finish(key, named);
             return true;
         }
@@ -341,22 +440,33 @@ impl Undecided {
 
     /// A connection is decided, and watched no more.
     pub(super) fn finish(&mut self, key: &Key, named: Named) {
-        let known = self.connections.get(key).map(|connection| (connection.start, connection.server, connection.end));
+        let decided = match self.connections.get(key) {
+            Some(connection) => Decided {
+                named,
+                start: Some(connection.start),
+                firsts: connection.served.map(|served| served.map(|served| served.first)),
+                earlier: connection.earlier,
+                judged: connection.accepted.len() as u32,
+                ended: false,
+                end: connection.end,
+            },
+            None => Decided {
+                named,
+                start: None,
+                firsts: [None; 2],
+                earlier: [None; 4],
+                judged: 0,
+                ended: false,
+                end: None,
+            },
+        };
         self.end(key);
-        let (start, first, end) = known
-            .map_or((None, None, None), |(start, server, end)| (Some(start), server.map(|server| server.first), end));
-        self.bounded += usize::from(end.is_some());
-        self.named.insert(*key, Decided { named, start, first, end });
+        self.named.insert(*key, decided);
     }
 
     /// Whether a connection that is decided may not say more than so much.
     pub(super) fn is_bounded(&self, key: &Key) -> bool {
         self.named.get(key).is_some_and(|decided| decided.end.is_some())
-    }
-
-    /// Whether there is any of those.
-    pub(super) fn has_bounded(&self) -> bool {
-        self.bounded > 0
     }
 
     /// Whether bytes of a connection that is decided go on behind what was judged.
@@ -377,8 +487,7 @@ impl Undecided {
 
     /// A connection has ended, or nobody needs its name any more.
     pub(super) fn end(&mut self, key: &Key) {
-        let bounded = self.named.remove(key).is_some_and(|decided| decided.end.is_some());
-        self.bounded -= usize::from(bounded);
+        self.named.remove(key);
         let Some(connection) = self.connections.remove(key) else { return };
         self.by_time.remove(&connection.order);
         self.let_go(connection.owner, connection.held);
@@ -444,7 +553,10 @@ mod tests {
         assert_eq!(undecided.read(&key(1), 110, b"/1.1\r\n"), Read::Gap);
         assert_eq!(undecided.read(&key(1), 104, b"/ HTTP/1.1\r\n"), Read::Pass);
         assert_eq!(undecided.read(&key(1), 100, b"GET / HT"), Read::Pass);
+        assert_eq!(undecided.read(&key(1), 99, b"x"), Read::Gap, "nothing says that the server has the connection");
+        assert!(!undecided.acknowledged(&key(1), 9_000, 0, 104));
         assert_eq!(undecided.read(&key(1), 99, b"x"), Read::Pass, "a probe of the byte before");
+        assert_eq!(undecided.read(&key(1), 98, b"xx"), Read::Gap);
         assert_eq!(undecided.read(&key(1), 116, b"Host: a.example\r\n\r\n"), Read::Name("a.example".to_owned()));
     }
 
@@ -463,7 +575,7 @@ mod tests {
         assert!(!undecided.acknowledged(&key(1), 9_001, 0, 135), "of one that began later");
         assert!(undecided.acknowledged(&key(1), 9_000, 0, 135));
         assert_eq!((undecided.len(), undecided.named(&key(1))), (0, Named::Nothing));
-        assert!(undecided.is_bounded(&key(1)) && undecided.has_bounded());
+        assert!(undecided.is_bounded(&key(1)));
         assert!(!undecided.is_beyond(&key(1), 100, 35) && undecided.is_beyond(&key(1), 134, 2));
         assert!(
             !undecided.is_beyond(&key(1), 90, 45) && undecided.is_beyond(&key(1), 90, 46),
@@ -487,18 +599,55 @@ mod tests {
         // What it sends may be acknowledged, also where something before it was lost on its way here.
         assert!(!undecided.acknowledged(&key(1), 9_100, 50, 100));
         assert!(undecided.is_served(&key(1), 9_150) && !undecided.is_served(&key(1), 9_151));
-        // It takes the same SYN once more: the bytes that were read have to be in the new stream, too.
+        // It takes the same SYN once more: the bytes that were read have to be in the new stream, too. Which of the two it
+        // keeps its client does not know.
         assert_eq!(undecided.read(&key(1), 100, b"GET / HTTP/1.1\r\nHost: a"), Read::Pass);
         assert_eq!(undecided.answered(&key(1), 20_000, 100), Answered::Taken);
-        assert!(!undecided.is_served(&key(1), 9_000) && undecided.is_served(&key(1), 20_000));
+        assert!(undecided.is_served(&key(1), 9_000) && undecided.is_served(&key(1), 20_000));
         assert_eq!(undecided.read(&key(1), 100, b"P"), Read::Other);
         assert_eq!(undecided.read(&key(1), 123, b"\r\n\r\n"), Read::Name("a".to_owned()));
         undecided.settle(&key(1), Named::Nothing);
-        assert!(!undecided.acknowledged(&key(1), 9_000, 0, 127) && undecided.acknowledged(&key(1), 20_000, 0, 127));
-        // Decided: the same answer again is late, another is of another connection.
+        assert!(!undecided.acknowledged(&key(1), 20_000, 0, 129), "nothing of that has passed");
+        assert!(!undecided.acknowledged(&key(1), 100_000, 0, 127), "another stream");
+        assert!(undecided.acknowledged(&key(1), 20_000, 0, 127));
+        // Decided: the same answers again are late, another is of another connection.
+        assert_eq!(undecided.answered(&key(1), 9_000, 100), Answered::Taken);
         assert_eq!(undecided.answered(&key(1), 20_000, 100), Answered::Taken);
         assert_eq!(undecided.answered(&key(1), 20_001, 100), Answered::Anew);
         assert_eq!(undecided.answered(&key(1), 20_000, 101), Answered::Other);
+    }
+
+    #[test]
+    fn an_empty_segment_is_at_the_start_until_the_server_has_the_connection() {
+        let mut undecided = begun();
+        let places = [99, 100, 101, 104, 105].map(|sequence| undecided.is_in_place(&key(1), sequence));
+        assert_eq!(places, [false, true, false, false, false]);
+        assert_eq!(undecided.read(&key(1), 100, b"GET /"), Read::Pass);
+        assert!(!undecided.is_in_place(&key(1), 105));
+        assert!(!undecided.acknowledged(&key(1), 9_000, 0, 102));
+        let places = [98, 99, 100, 102, 103, 105, 106, 107].map(|sequence| undecided.is_in_place(&key(1), sequence));
+        assert_eq!(places, [false, true, true, true, false, true, true, false]);
+        // After a reset of either end it takes another answer of the server.
+        undecided.reset(&key(1));
+        assert!(!undecided.is_answered(&key(1)) && !undecided.is_served(&key(1), 9_000));
+    }
+
+    #[test]
+    fn no_syn_goes_back_to_a_start_before_the_latest() {
+        let mut undecided = Undecided::new();
+        for start in [100, 200, 200, 300] {
+            undecided.begin(1_000, key(1), PortId(7), Application::Http, start);
+        }
+        let earlier = |undecided: &Undecided| [100, 200, 300].map(|start| undecided.is_earlier(&key(1), start));
+        assert_eq!(earlier(&undecided), [true, true, false]);
+        undecided.finish(&key(1), Named::Nothing);
+        assert_eq!(earlier(&undecided), [true, true, false]);
+        for start in [400, 500, 600] {
+            undecided.begin(1_000, key(1), PortId(7), Application::Http, start);
+        }
+        assert_eq!(earlier(&undecided), [false, true, true], "four are kept");
+        undecided.end(&key(1));
+        assert_eq!(earlier(&undecided), [false, false, false]);
     }
 
     #[test]

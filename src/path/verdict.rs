@@ -127,7 +127,7 @@ named! {
         UndecidedTimeout = "undecided_timeout", "The client did not tell in time which resource it wants.";
         UndecidedFull = "undecided_full", "As many connections as may wait for the name of a resource, of the NIC or of all.";
         UndecidedOutOfOrder = "undecided_out_of_order", "Bytes beyond a gap, or before the server has answered, while the name of the resource is read; they come again.";
-        UndecidedMalformed = "undecided_malformed", "A fragment, data in a SYN, a wrong TCP checksum, or what is of another connection on the same ports, while the name of the resource is read; later the SYN of the same connection again, or a SYN-ACK of another.";
+        UndecidedMalformed = "undecided_malformed", "Where the name of the resource decides: a fragment, data in a SYN, a wrong TCP checksum, Multipath TCP, what is of another connection on the same ports, and what follows the end of one.";
         UndecidedInconsistent = "undecided_inconsistent", "Other bytes in the place of those that named the resource.";
         IpOptions = "ip_options", "The IPv4 header has options, which routers of the internet drop, too (RFC 7126).";
         ForgedIdentity = "forged_identity", "The source address is one that only the node itself gives: an identity, a mapped prefix, a pool.";

@@ -24,6 +24,7 @@ use crate::packet::cross::{cross, is_translatable};
 use crate::packet::fragment::fragment_v4;
 use crate::packet::frame::{FragmentFacts, Frame};
 use crate::packet::icmp::IcmpError;
+use crate::packet::mptcp::strip_mptcp;
 use crate::packet::mss::clamp_mss;
 use crate::packet::parse::{self, Addresses, Fragment, Parsed, TransportKind, protocol};
 use crate::packet::rewrite::{self, Translation};
@@ -417,12 +418,19 @@ fn hit<A: Family>(
 ) -> Hit {
     let Some(state) = flows.state(id) else { return Hit::Miss };
     let current = state.generation == core.snapshot.generation as u32;
-    // Where something was named, a SYN may be that of another connection.
-    let asked = state.is_watched() || state.is_inspected() && packet.parsed.tcp_flags() & Parsed::SYN != 0;
+    let asked = state.is_watched() || state.is_inspected() && is_telling(state, direction, packet.parsed);
     if current && state.is_live() && !asked && packet.parsed.fragment == Fragment::None {
         return Hit::Replay;
     }
     unusual(core, flows, id, direction, packet, egress)
+}
+
+/// Whether a packet of a connection that has named what it wants may be of another one on its ports: a SYN or what follows a
+/// reset, and bytes that its server has already.
+#[inline]
+fn is_telling(state: &FlowState, direction: Direction, parsed: &Parsed) -> bool {
+    parsed.tcp_flags() & (Parsed::SYN | Parsed::RST) != 0
+        || direction == Direction::Forward && state.is_repeated(parsed)
 }
 
 /// A packet has met a flow of an older generation or near its end, or is a fragment.
@@ -465,6 +473,10 @@ fn unusual<A: Family>(
         }
     }
     let Some(state) = flows.state_mut(id) else { return Hit::Miss };
+    if packet.parsed.tcp_flags() & Parsed::RST != 0 && state.is_inspected() && !trace_only {
+        inspect::reset(core, flows, id, direction, packet);
+    }
+    let Some(state) = flows.state_mut(id) else { return Hit::Miss };
     match state.phase {
         Phase::Reset | Phase::Moved => trace(core, flows, id, direction, packet, egress),
         Phase::Resting if !state.is_from_inside(direction) => {
@@ -489,8 +501,8 @@ fn unusual<A: Family>(
             Some(verdict) => Hit::Verdict(verdict),
             None => Hit::Replay,
         },
-        _ if state.is_bounded() && direction == Direction::Forward => {
-            inspect::bounded(core, flows, id, packet, egress).map_or(Hit::Replay, Hit::Verdict)
+        _ if state.is_inspected() && direction == Direction::Forward && !begins => {
+            inspect::decided(core, flows, id, packet, egress).map_or(Hit::Replay, Hit::Verdict)
         }
         _ => Hit::Replay,
     }
@@ -588,6 +600,9 @@ fn replay<A: Family>(
     }
     if parsed.tcp_flags() & Parsed::SYN != 0 {
         clamp(core, ingress, room, frame, parsed);
+        if state.is_inspected() {
+            strip_mptcp(frame, parsed);
+        }
     }
     rewrite::decrement_hop_limit(frame, parsed);
     let bytes = frame.len();

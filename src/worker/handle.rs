@@ -86,9 +86,10 @@ impl Stopped {
         self.forwarders.iter().flatten().map(Forwarder::flow_count).sum()
     }
 
-    /// How many flows [`Stopped::save`] visits, by the worker that had them.
+    /// How many flows [`Stopped::save`] visits at most, by the worker that had them.
     pub fn shares(&self) -> Vec<Share> {
-        let share = |forwarder: &Option<Forwarder>| forwarder.as_ref().map(Forwarder::saved_count).unwrap_or_default();
+        let share =
+            |forwarder: &Option<Forwarder>| forwarder.as_ref().map(Forwarder::saved_at_most).unwrap_or_default();
         self.forwarders.iter().map(share).collect()
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crossbeam::channel::{Sender, bounded};
+use crossbeam::channel::{Sender, unbounded};
 
 use super::handle::Settings;
 use super::run::Clock;
@@ -14,9 +14,6 @@ use crate::path::forwarder::Settings as PathSettings;
 use crate::path::save::{Refused, SavedFlow};
 use crate::path::shared::Shared;
 use crate::snapshot::{PortId, ResourceId, Snapshot};
-
-/// Blocks that may wait for the worker that takes them in: reading goes on meanwhile.
-const BLOCKS: usize = 8;
 
 /// What became of flows that were to be restored.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -92,7 +89,7 @@ impl Meaning {
     }
 }
 
-/// How many flows a worker had, of IPv4 and of IPv6.
+/// How many flows a worker had at most, of IPv4 and of IPv6.
 pub type Share = [usize; 2];
 
 /// The paths of workers, by their number.
@@ -120,7 +117,7 @@ impl Paths {
 
     /// Takes in flows of workers before, by the number that those had, as they come. Where there is no such worker, flows
     /// are spread over those that there are. They are decided again before or when a packet meets them. `shares` says how
-    /// many each had.
+    /// many each had at most, for their room.
     ///
     /// # Errors
     /// The first error of the blocks, or [`OtherFlows`]; nothing is to be used then.
@@ -136,17 +133,16 @@ impl Paths {
         self.clock = Clock::starting_at(longest);
         let now = self.clock.milliseconds(Instant::now());
         let workers = self.forwarders.len();
-        let homeless = |family: usize| shares.iter().skip(workers).filter_map(|share| share.get(family)).sum::<usize>();
-        let more = [homeless(0), homeless(1)].map(|flows| flows.div_ceil(workers.max(1)));
-        let room = |worker: usize| {
-            let [v4, v6] = shares.get(worker).copied().unwrap_or_default();
-            [v4 + more[0], v6 + more[1]]
-        };
+        let sum = |[v4, v6]: Share, [more_v4, more_v6]: Share| [v4.saturating_add(more_v4), v6.saturating_add(more_v6)];
+        let homeless = shares.iter().skip(workers).copied().fold(Share::default(), sum);
+        let more = homeless.map(|flows| flows.div_ceil(workers.max(1)));
+        let room = |worker: usize| sum(shares.get(worker).copied().unwrap_or_default(), more);
         let restored = std::thread::scope(|scope| {
             let mut to_workers = Vec::with_capacity(workers);
             let mut threads = Vec::with_capacity(workers);
             for (worker, (forwarder, _)) in self.forwarders.iter_mut().enumerate() {
-                let (to_worker, blocks) = bounded::<Given>(BLOCKS);
+                // All that is read: a worker whose flows come first must not hold up the others.
+                let (to_worker, blocks) = unbounded::<Given>();
                 to_workers.push(to_worker);
                 let room = room(worker);
                 threads.push(scope.spawn(move || {

@@ -244,8 +244,10 @@ fn other_bytes_for_those_that_were_read_close_the_connection() {
     client.send(&mut bench, &good);
     bench.take();
     client.acknowledge(&mut bench);
-    let late = client.packet("PA", 1_001, &bad);
-    bench.forward("blue1", late, "front");
+    // What the server has it needs not again, whatever it is, and one that has forgotten must not take it.
+    bench.dropped("blue1", client.packet("PA", 1_001, &bad), DropReason::UndecidedMalformed);
+    bench.dropped("blue1", client.packet("PA", client.next - 1, b"more"), DropReason::UndecidedMalformed);
+    bench.forward("blue1", client.packet("PA", client.next, b"more"), "front");
 }
 
 #[test]
@@ -526,7 +528,7 @@ fn what_a_connection_named_outlives_the_process() {
     let save = |bench: &Bench| {
         let mut flows: Vec<SavedFlow> = Vec::new();
         bench.forwarder.save(bench.now, |flow| flows.push(flow));
-        assert_eq!([flows.len(), 0], bench.forwarder.saved_count());
+        assert!(flows.len() <= bench.forwarder.saved_at_most()[0]);
         flows
     };
     let mut before = bench();

@@ -1,10 +1,11 @@
 //! Inspected connections whose client or server begins anew on the same ports: what was named is of one connection alone.
 
+use etherparse::TcpHeader;
 use sidestep::path::{Answer, DropReason, Verdict};
 
 use crate::client::{Client, SERVER, another_syn, bench, hello, name, nothing_passes};
 use crate::guarded::{SHARED, resets};
-use crate::packets::Tcp;
+use crate::packets::{Tcp, fix_header};
 
 #[test]
 fn another_connection_on_the_same_ports_has_to_name_what_it_wants() {
@@ -104,7 +105,7 @@ fn a_reset_that_the_server_does_not_take_does_not_begin_another_stream() {
 
 #[test]
 fn ports_of_a_connection_that_was_allowed_are_asked_again_whatever_has_ended_it() {
-    for (what, before) in [("nothing", &[][..]), ("a reset", &["R"]), ("a reset that is taken back", &["R", "A"])] {
+    for (what, before) in [("nothing", &[][..]), ("a reset", &["R"]), ("two resets", &["R", "R"])] {
         let mut bench = bench();
         let mut client = Client::open(&mut bench, 443);
         client.send(&mut bench, &hello(&name("first")));
@@ -113,6 +114,11 @@ fn ports_of_a_connection_that_was_allowed_are_asked_again_whatever_has_ended_it(
         assert_eq!(bench.report().undecided, 0);
         for flags in before {
             bench.forward("blue1", client.packet(flags, client.next, b""), "front");
+            // A server that keeps nothing of a SYN would begin by the next segment again (RFC 4987 section 3.6).
+            for (flags, payload) in [("A", &b""[..]), ("PA", b"more")] {
+                let after = client.packet(flags, client.next, payload);
+                bench.dropped("blue1", after, DropReason::UndecidedMalformed);
+            }
         }
         // Late ones of the same connection mean nothing, and a server that has given it up must not take them.
         bench.dropped("blue1", another_syn(1_000), DropReason::UndecidedMalformed);
@@ -239,8 +245,115 @@ fn what_begins_before_the_stream_does_not_reach_behind_its_request() {
         if ends_watch {
             client.acknowledge(&mut bench);
         }
-        // The server has a byte of the SYN already, as of a probe; but then the rest follows.
-        bench.forward("blue1", client.packet("A", 1_000, b"x"), "front");
         nothing_passes(&mut bench, &client, 991, &long);
     }
+}
+
+#[test]
+fn a_connection_of_which_one_end_is_reset_says_nothing_more() {
+    for by_server in [false, true] {
+        let mut bench = bench();
+        let mut client = Client::open(&mut bench, 443);
+        client.send(&mut bench, &hello(&name("first")));
+        bench.take();
+        client.acknowledge(&mut bench);
+        // One that neither end can have sent, and one of theirs.
+        let forged = client.packet("R", client.next.wrapping_add(900_000), b"");
+        bench.forward("blue1", forged, "front");
+        assert_eq!(client.send(&mut bench, b"more"), Verdict::Forwarded(bench.port("front")));
+        bench.take();
+        if by_server {
+            bench.forward("front", client.server("R", SERVER + 1, 0, b""), "blue1");
+        } else {
+            bench.forward("blue1", client.packet("R", client.next, b""), "front");
+        }
+        nothing_passes(&mut bench, &client, client.next, b"more");
+        nothing_passes(&mut bench, &client, 1_001, &hello(&name("second")));
+        bench.dropped("blue1", client.packet("A", 1_001, b""), DropReason::UndecidedMalformed);
+        // It can begin another connection.
+        bench.forward("blue1", another_syn(500_000), "front");
+        bench.forward("front", client.server("SA", SERVER, 500_001, b""), "blue1");
+        client.next = 500_001;
+        assert_eq!(client.send(&mut bench, &hello(&name("first"))), Verdict::Forwarded(bench.port("front")));
+        bench.take();
+        // But not go back to the one before.
+        bench.dropped("blue1", another_syn(1_000), DropReason::UndecidedMalformed);
+    }
+}
+
+#[test]
+fn a_connection_that_both_have_finished_says_nothing_more() {
+    let mut bench = bench();
+    let mut client = Client::open(&mut bench, 443);
+    client.send(&mut bench, &hello(&name("first")));
+    bench.take();
+    client.acknowledge(&mut bench);
+    bench.forward("blue1", client.packet("FA", client.next, b""), "front");
+    bench.forward("front", client.server("FA", SERVER + 1, client.next + 1, b""), "blue1");
+    let (from, to) = (("10.1.1.4", 40_000), (SHARED, 443));
+    let last = |flags, payload| {
+        let (sequence, acknowledgment) = (client.next + 1, SERVER + 2);
+        Tcp { from, to, flags, sequence, acknowledgment, payload, ..Tcp::default() }.bytes()
+    };
+    bench.forward("blue1", last("A", b""), "front");
+    bench.dropped("blue1", last("PA", b"more"), DropReason::UndecidedMalformed);
+}
+
+/// Whoever says nothing and closes is no case for a verdict.
+#[test]
+fn connections_that_end_before_they_have_named_anything_end_quietly() {
+    for server_first in [false, true] {
+        let mut bench = bench();
+        let client = Client::open(&mut bench, 443);
+        let (from, to) = (("10.1.1.4", 40_000), (SHARED, 443));
+        let of_client = |flags, sequence, acknowledgment| {
+            Tcp { from, to, flags, sequence, acknowledgment, ..Tcp::default() }.bytes()
+        };
+        if server_first {
+            bench.forward("front", client.server("FA", SERVER + 1, 1_001, b""), "blue1");
+            bench.forward("blue1", of_client("A", 1_001, SERVER + 2), "front");
+            bench.forward("blue1", of_client("FA", 1_001, SERVER + 2), "front");
+            bench.forward("front", client.server("A", SERVER + 2, 1_002, b""), "blue1");
+        } else {
+            bench.forward("blue1", of_client("FA", 1_001, SERVER + 1), "front");
+            bench.forward("front", client.server("FA", SERVER + 1, 1_002, b""), "blue1");
+            bench.forward("blue1", of_client("A", 1_002, SERVER + 2), "front");
+        }
+        bench.now += 60_000;
+        bench.expire();
+        assert!(bench.take().is_empty(), "nobody is reset");
+        assert_eq!((bench.report().undecided, bench.denials().take()), (0, None));
+    }
+}
+
+#[test]
+fn the_option_of_multipath_tcp_does_not_pass_where_a_name_decides() {
+    const CAPABLE: [u8; 12] = [30, 12, 1, 0x81, 1, 2, 3, 4, 5, 6, 7, 8];
+    let with_option = |mut packet: Vec<u8>| {
+        let length = (packet.len() + CAPABLE.len()) as u16;
+        packet.splice(40..40, CAPABLE);
+        packet[2..4].copy_from_slice(&length.to_be_bytes());
+        packet[32] = ((20 + CAPABLE.len() as u8) / 4) << 4;
+        fix_header(&mut packet);
+        let (tcp, payload) = TcpHeader::from_slice(&packet[20..]).unwrap();
+        let [source, destination] = [12, 16].map(|at| <[u8; 4]>::try_from(&packet[at..at + 4]).unwrap());
+        let checksum = tcp.calc_checksum_ipv4_raw(source, destination, payload).unwrap();
+        packet[36..38].copy_from_slice(&checksum.to_be_bytes());
+        packet
+    };
+    let mut bench = bench();
+    let client = Client { port: 443, next: 1_001 };
+    bench.inject("blue1", with_option(another_syn(1_000)));
+    let passed = bench.sent.packets.pop().unwrap().1;
+    assert_eq!(passed[40..52], [1; 12], "no-operations in its place");
+    bench.inject("front", with_option(client.server("SA", SERVER, 1_001, b"")));
+    let passed = bench.sent.packets.pop().unwrap().1;
+    assert_eq!(passed[40..52], [1; 12]);
+    bench.dropped("blue1", with_option(client.packet("A", 1_001, b"")), DropReason::UndecidedMalformed);
+    bench.dropped(
+        "blue1",
+        with_option(client.packet("PA", 1_001, &hello(&name("first")))),
+        DropReason::UndecidedMalformed,
+    );
+    bench.forward("blue1", client.packet("A", 1_001, b""), "front");
 }
