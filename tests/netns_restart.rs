@@ -564,19 +564,28 @@ fn a_damaged_state_file_is_refused_and_the_node_starts() {
     if !privileged() {
         return;
     }
-    let mut site = Site::new();
-    site.start(&["--state", "state"]);
-    Transfer::start(&site, "internet", WEB, 80).finish();
-    site.end(Signal::TERM);
-    let mut bytes = fs::read(site.file("state")).expect("read");
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    fs::write(site.file("state"), bytes).expect("write");
-    site.start(&["--state", "state"]);
-    assert!(site.log().contains("is no state file, or is damaged: a checksum is wrong"), "{}", site.log());
-    assert!(find(&site.status(), "state")["restored"].is_null());
-    Transfer::start(&site, "internet", WEB, 81).finish();
-    site.end(Signal::TERM);
+    // Anywhere: in the header, among the flows, and where all of them have been taken in already.
+    for place in [30, 500, 999] {
+        let mut site = Site::new();
+        site.start(&["--state", "state"]);
+        site.sidestep(&["endpoint", "enable", "n/s", "Microsoft.Storage"]);
+        Transfer::start(&site, "internet", WEB, 80).finish();
+        site.end(Signal::TERM);
+        let mut bytes = fs::read(site.file("state")).expect("read");
+        let place = bytes.len() * place / 1_000;
+        bytes[place] ^= 1;
+        fs::write(site.file("state"), bytes).expect("write");
+        site.start(&["--state", "state"]);
+        assert!(site.log().contains("is no state file, or is damaged: a checksum is wrong"), "{}", site.log());
+        let status = site.status();
+        assert!(find(&status, "state")["restored"].is_null());
+        assert_eq!(find(&status, "flows")["used"], 0, "{status}");
+        // Nothing of it is used, what was switched by hand neither.
+        let public = Transfer::start(&site, "data", SERVICE, 443);
+        assert_eq!(public.peer.ip().to_canonical().to_string(), "203.0.113.200");
+        public.finish();
+        site.end(Signal::TERM);
+    }
 }
 
 #[test]
