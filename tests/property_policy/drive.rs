@@ -166,8 +166,8 @@ pub(crate) struct Drive {
     policy: bool,
     endpoint: bool,
     admits: bool,
-    /// Of each connection its first number, how much of its stream was looked at, and whether that is for `first`.
-    checked: HashMap<Ends, (u32, usize, bool)>,
+    /// Of each connection its serial number, how much of its stream was looked at, and whether that is for `first`.
+    checked: HashMap<Ends, (u64, usize, bool)>,
     touched: HashSet<Ends>,
     shown: VecDeque<String>,
     /// The connection that went wrong.
@@ -215,6 +215,7 @@ impl Run for Drive {
         self.bench.sent.packets.clear();
         let report = self.bench.report();
         assert_eq!((report.undecided, self.bench.forwarder.flow_count()), (0, 0), "nothing is left");
+        *self.counts.entry("by_cookie").or_default() += self.server.by_cookie;
     }
 }
 
@@ -752,10 +753,10 @@ impl Drive {
                 self.checked.remove(&ends);
                 continue;
             };
-            let Connection { first, stream, .. } = connection;
+            let Connection { serial, stream, .. } = connection;
             let checked = self.checked.entry(ends).or_default();
-            if checked.0 != *first {
-                *checked = (*first, 0, false);
+            if checked.0 != *serial {
+                *checked = (*serial, 0, false);
             }
             if checked.1 == stream.len() {
                 continue;

@@ -36,7 +36,7 @@ fn no_server_reads_on_for_an_account_that_is_not_listed() {
         return;
     }
     // The test would be worth little if what it is about did not happen.
-    for name in ["honest", "checked", "undecided_malformed", "undecided_out_of_order", "answered"] {
+    for name in ["honest", "checked", "undecided_malformed", "undecided_out_of_order", "answered", "by_cookie"] {
         assert!(counts.get(name).is_some_and(|count| *count > 100), "{name} hardly happened: {counts:#?}");
     }
 }

@@ -47,6 +47,9 @@ struct Habits {
     takes_syn_data: bool,
     /// Takes the urgent byte out of the stream.
     out_of_band: bool,
+    /// Keeps nothing of a SYN, but takes what acknowledges its answer as the handshake's end (RFC 4987 section 3.6), also when
+    /// it comes again after the connection has ended, and up to three bytes late, as Linux with its index of segment sizes.
+    cookies: bool,
     /// Chance of each answer to be sent.
     answers: f64,
 }
@@ -60,6 +63,7 @@ impl Habits {
             is_lenient: rng.bool(),
             takes_syn_data: rng.bool(),
             out_of_band: rng.bool(),
+            cookies: rng.u8(..3) == 0,
             answers: if rng.u8(..4) == 0 { 0.6 } else { 1.0 },
         }
     }
@@ -73,6 +77,7 @@ impl Habits {
             is_lenient: false,
             takes_syn_data: false,
             out_of_band: false,
+            cookies: false,
             answers: 1.0,
         }
     }
@@ -80,6 +85,8 @@ impl Habits {
 
 /// One connection.
 pub(crate) struct Connection {
+    /// No other one has it.
+    pub(crate) serial: u64,
     habits: Habits,
     pub(crate) state: State,
     /// The client's first sequence number, its next, and the server's next.
@@ -94,6 +101,7 @@ pub(crate) struct Connection {
 impl Connection {
     fn open(segment: &Segment, habits: Habits, rng: &mut Rng) -> Self {
         let mut connection = Self {
+            serial: rng.u64(..),
             habits,
             state: State::SynReceived,
             first: segment.sequence,
@@ -157,6 +165,10 @@ impl Connection {
 #[derive(Default)]
 pub(crate) struct Server {
     pub(crate) connections: HashMap<Ends, Connection>,
+    /// What it would know of SYNs that it has kept nothing of: the client's first number, and its own.
+    cookies: HashMap<Ends, (Vec<(u32, u32)>, Habits)>,
+    /// Connections that began by a cookie.
+    pub(crate) by_cookie: u64,
 }
 
 impl Server {
@@ -173,14 +185,44 @@ impl Server {
             if segment.has(RST) {
                 return answers;
             }
-            if segment.has(ACK) {
-                answer(RST, segment.acknowledgment, 0, b"");
-            } else if segment.has(SYN) {
+            if segment.has(SYN) && !segment.has(ACK) {
                 let habits = if honest { Habits::plain() } else { Habits::new(rng) };
-                let connection = Connection::open(segment, habits, rng);
+                let mut connection = Connection::open(segment, habits, rng);
+                if habits.cookies {
+                    let (issued, _) = self.cookies.entry(ends).or_insert((Vec::new(), habits));
+                    // In the same minute the answer to the same SYN is the same.
+                    if let Some((_, own)) = issued.iter().find(|(first, _)| *first == segment.sequence) {
+                        connection.own_next = *own;
+                    }
+                    issued.push((segment.sequence, connection.own_next));
+                    answer(SYN | ACK, connection.own_next.wrapping_sub(1), segment.sequence.wrapping_add(1), b"");
+                    return answers;
+                }
                 answer(SYN | ACK, connection.own_next.wrapping_sub(1), connection.next, b"");
                 self.connections.insert(ends, connection);
+                return answers;
             }
+            let begun = self.cookies.get(&ends).and_then(|(issued, habits)| {
+                let late = |first: u32| segment.sequence.wrapping_sub(first.wrapping_add(1));
+                let fits = |(first, own): &&(u32, u32)| *own == segment.acknowledgment && late(*first) <= 3;
+                issued.iter().find(fits).map(|(_, own)| (*own, *habits))
+            });
+            let Some((own, habits)) = begun.filter(|_| segment.has(ACK)) else {
+                if segment.has(ACK) {
+                    answer(RST, segment.acknowledgment, 0, b"");
+                }
+                return answers;
+            };
+            let first = Segment { sequence: segment.sequence.wrapping_sub(1), payload: Vec::new(), ..segment.clone() };
+            let mut connection = Connection::open(&first, habits, rng);
+            connection.own_next = own;
+            connection.state = State::Established;
+            connection.data(segment);
+            if segment.span() > 0 {
+                answer(ACK, connection.own_next, connection.next, b"");
+            }
+            self.by_cookie += 1;
+            self.connections.insert(ends, connection);
             return answers;
         };
         let challenge = (ACK, connection.own_next, connection.next);
