@@ -218,7 +218,11 @@ pub(super) fn syn<A: Family>(
     if core.undecided.start(&key) == Some(start) {
         // Late in the network, or from one that wants the same numbers for another name: hosts take others for another
         // connection (RFC 6528). While nothing has been named it is the first one again.
-        return (!core.undecided.is_reading(&key)).then_some(Verdict::Dropped(DropReason::UndecidedMalformed));
+        if !core.undecided.is_reading(&key) {
+            return Some(Verdict::Dropped(DropReason::UndecidedMalformed));
+        }
+        core.undecided.asked_again(&key);
+        return None;
     }
     ask_anew(core, flows, id, start, packet.now)
 }

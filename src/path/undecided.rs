@@ -75,6 +75,14 @@ struct Connection {
 /// Starts of connections on the same ports that are not forgotten.
 type Earlier = [Option<u32>; 4];
 
+impl Connection {
+    /// Whether a server that keeps nothing of a SYN may take a segment there for the start of the stream: with SYN cookies
+    /// up to three bytes may be missing unnoticed. Once it has acknowledged them it has them.
+    fn may_be_missed(&self, place: usize) -> bool {
+        (1..=3).contains(&place) && self.acknowledged.is_none_or(|acknowledged| (acknowledged as usize) < place)
+    }
+}
+
 /// The sequence numbers of a server's stream.
 #[derive(Debug, Clone, Copy)]
 struct Served {
@@ -299,12 +307,19 @@ impl Undecided {
         let offset = sequence.wrapping_sub(connection.start) as i32;
         match (usize::try_from(offset), connection.acknowledged) {
             (Ok(0), _) => true,
-            // The first bytes are those that such a server may miss.
-            (Ok(place @ 1..=3), Some(acknowledged)) => place <= acknowledged as usize,
-            (Ok(place), Some(_)) => place <= (connection.passed as usize).saturating_add(1),
+            (Ok(place), Some(_)) => {
+                !connection.may_be_missed(place) && place <= (connection.passed as usize).saturating_add(1)
+            }
             // The probe of a peer that is idle.
             (Err(_), Some(_)) => offset == -1,
             (Ok(_) | Err(_), None) => false,
+        }
+    }
+
+    /// The client sends its SYN once more: the server may begin again.
+    pub(super) fn asked_again(&mut self, key: &Key) {
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.acknowledged = None;
         }
     }
 
@@ -350,6 +365,9 @@ impl Undecided {
             return Read::Pass;
         }
         let Ok(place) = usize::try_from(offset) else { return Read::Gap };
+        if connection.may_be_missed(place) {
+            return Read::Gap;
+        }
         if connection.end.is_some_and(|end| place + payload.len() > end as usize) {
             return Read::Beyond;
         }
@@ -692,6 +710,8 @@ mod tests {
         assert_eq!(undecided.read(&key(0), 100, b"G"), Read::Pass);
         assert!(undecided.make_room(PortId(7)));
         assert_eq!(undecided.len(), CONNECTIONS_OF_NIC - 1);
+        assert_eq!(undecided.read(&key(0), 101, b"E"), Read::Gap, "the server may be without the first byte");
+        assert!(!undecided.acknowledged(&key(0), 1, 0, 101));
         assert_eq!(undecided.read(&key(0), 101, b"E"), Read::Pass);
         assert_eq!(undecided.read(&key(1), 100, b"G"), Read::Full, "it had to go");
     }
