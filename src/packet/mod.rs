@@ -31,6 +31,7 @@ mod host_name;
 pub mod icmp;
 pub mod mptcp;
 pub mod mss;
+mod options;
 pub mod parse;
 mod parse_error;
 mod request_head;

@@ -4,15 +4,12 @@
 use super::checksum::Delta;
 use super::field::{put, u16_at};
 use super::frame::Frame;
+use super::options::{FIXED, NO_OPERATION, options};
 use super::parse::{Parsed, TransportKind};
 use super::rewrite::is_partial;
 
 /// Kind of the option.
 const MPTCP: u8 = 30;
-const END: u8 = 0;
-const NO_OPERATION: u8 = 1;
-/// Header before the options.
-const FIXED: usize = 20;
 /// Place of the checksum.
 const CHECKSUM: usize = 16;
 
@@ -56,23 +53,8 @@ pub fn strip_mptcp(frame: &mut Frame, parsed: &Parsed) -> bool {
 
 /// Place and length of the first such option from a place on; what follows an end or a malformed option is none.
 fn find(header: &[u8], from: usize) -> Option<(usize, usize)> {
-    let mut at = from;
-    loop {
-        match header.get(at).copied()? {
-            END => return None,
-            NO_OPERATION => at += 1,
-            kind => {
-                let length = usize::from(*header.get(at + 1)?);
-                if length < 2 || header.len() < at + length {
-                    return None;
-                }
-                if kind == MPTCP {
-                    return Some((at, length));
-                }
-                at += length;
-            }
-        }
-    }
+    let mut readable = options(header, from).map_while(Result::ok);
+    readable.find(|(kind, ..)| *kind == MPTCP).map(|(_, at, length)| (at, length))
 }
 
 #[cfg(test)]

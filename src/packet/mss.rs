@@ -3,11 +3,9 @@
 use super::checksum::Delta;
 use super::field::{put, put_u16, u16_at};
 use super::frame::Frame;
+use super::options::{FIXED, options};
 use super::parse::{Parsed, TransportKind};
 use super::rewrite::is_partial;
-
-/// Length of a TCP header without options.
-const FIXED: usize = 20;
 
 /// Where the checksum is in a TCP header.
 const CHECKSUM: usize = 16;
@@ -28,7 +26,7 @@ fn clamp(frame: &mut Frame, parsed: &Parsed, largest: u16) -> Option<()> {
     let partial = is_partial(frame, parsed);
     let start = usize::from(parsed.transport);
     let header = frame.bytes_mut().get_mut(start..start + usize::from(header))?;
-    let at = FIXED + find(header.get(FIXED..)?)?;
+    let at = find(header)?;
     let before = u16_at(header, at)?;
     if before <= largest {
         return None;
@@ -49,27 +47,18 @@ fn clamp(frame: &mut Frame, parsed: &Parsed, largest: u16) -> Option<()> {
 }
 
 /// Where the value of the MSS option is. `None` where there is none or the options are malformed up to the end.
-fn find(options: &[u8]) -> Option<usize> {
-    const END: u8 = 0;
-    const NO_OPERATION: u8 = 1;
+fn find(header: &[u8]) -> Option<usize> {
     const MSS: u8 = 2;
     const MSS_LENGTH: usize = 4;
     let mut found = None;
-    let mut at = 0;
-    loop {
-        match options.get(at).copied() {
-            None | Some(END) => return found,
-            Some(NO_OPERATION) => at += 1,
-            Some(kind) => {
-                let length = usize::from(*options.get(at + 1)?);
-                if length < 2 || options.len() < at + length || (kind == MSS && length != MSS_LENGTH) {
-                    return None;
-                }
-                if kind == MSS && found.is_none() {
-                    found = Some(at + 2);
-                }
-                at += length;
-            }
+    for option in options(header, FIXED) {
+        let (kind, at, length) = option.ok()?;
+        if kind == MSS && length != MSS_LENGTH {
+            return None;
+        }
+        if kind == MSS && found.is_none() {
+            found = Some(at + 2);
         }
     }
+    found
 }

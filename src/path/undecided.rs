@@ -76,6 +76,11 @@ struct Connection {
 type Earlier = [Option<u32>; 4];
 
 impl Connection {
+    /// Bytes of the client pass, up to this one.
+    fn pass(&mut self, end: usize) {
+        self.passed = self.passed.max(u32::try_from(end).unwrap_or(u32::MAX));
+    }
+
     /// Whether a server that keeps nothing of a SYN may take a segment there for the start of the stream: with SYN cookies
     /// up to three bytes may be missing unnoticed. Once it has acknowledged them it has them.
     fn may_be_missed(&self, place: usize) -> bool {
@@ -377,14 +382,14 @@ impl Undecided {
             if reading && !payload.is_empty() {
                 return Read::Gap;
             }
-            connection.passed = connection.passed.max(u32::try_from(place + payload.len()).unwrap_or(u32::MAX));
+            connection.pass(place + payload.len());
             return Read::Pass;
         };
         let common = known.len().min(payload.len());
         if known.get(..common) != payload.get(..common) {
             return Read::Other;
         }
-        connection.passed = connection.passed.max(u32::try_from(place + payload.len()).unwrap_or(u32::MAX));
+        connection.pass(place + payload.len());
         let Stage::Reading(reader) = &mut connection.stage else { return Read::Pass };
         let new = payload.get(common..).unwrap_or_default();
         if new.is_empty() {
