@@ -4,15 +4,17 @@
 //! `../shared/data` has; without it a made-up set of the same size and mix of lengths is used, and said so. Memory is
 //! printed before the first measurement.
 
-use std::collections::BTreeSet;
+#[path = "inputs/tags.rs"]
+#[allow(dead_code, reason = "shared with other benchmarks, which use more of it")]
+mod tags;
+
 use std::hint::black_box;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::path::PathBuf;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use fastrand::Rng;
 use ip_network_table_deps_treebitmap::IpLookupTable;
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::{Ipv4Net, Ipv6Net};
 use poptrie::Poptrie;
 use prefix_trie::PrefixMap;
 use sidestep::table::directory::Directory;
@@ -20,77 +22,12 @@ use sidestep::table::flow::{FlowKey, FlowTable};
 use sidestep::table::prefix::{Address, PrefixTable};
 use sidestep::table::quota::Quota;
 
-type Prefixes = (Vec<(u32, u8, u32)>, Vec<(u128, u8, u32)>);
-
-fn prefixes() -> Prefixes {
-    let file = std::env::var_os("SIDESTEP_TAGS").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/data/ServiceTags_Public_20251117.json"),
-        PathBuf::from,
-    );
-    let nets = match std::fs::read(&file) {
-        Ok(text) => published(&text),
-        Err(error) => {
-            println!("{}: {error}; measuring with made-up prefixes", file.display());
-            made_up()
-        }
-    };
-    let (mut v4, mut v6) = (Vec::new(), Vec::new());
-    for (number, net) in nets.into_iter().enumerate() {
-        match net {
-            IpNet::V4(net) => v4.push((net.addr().to_bits(), net.prefix_len(), number as u32)),
-            IpNet::V6(net) => v6.push((net.addr().to_bits(), net.prefix_len(), number as u32)),
-        }
-    }
-    (v4, v6)
-}
-
-/// The distinct prefixes of a service-tag file.
-fn published(text: &[u8]) -> BTreeSet<IpNet> {
-    let document: serde_json::Value = serde_json::from_slice(text).expect("a JSON document");
-    let tags = document["values"].as_array().expect("a list of tags");
-    tags.iter()
-        .flat_map(|tag| tag["properties"]["addressPrefixes"].as_array().expect("a list of prefixes"))
-        .map(|prefix| prefix.as_str().and_then(|prefix| prefix.parse().ok()).expect("a prefix"))
-        .collect()
-}
-
-/// As many prefixes in as few blocks, with the lengths that are most frequent.
-fn made_up() -> BTreeSet<IpNet> {
-    let mut random = Rng::with_seed(4);
-    let blocks: Vec<u32> = (0..780).map(|_| random.u32(1 << 24..224 << 24) & 0xffff_0000).collect();
-    let mut nets = BTreeSet::new();
-    while nets.len() < 39_638 {
-        let length = random.u8(22..=32);
-        let address = blocks[random.usize(..blocks.len())] | random.u32(..=0xffff);
-        nets.insert(IpNet::V4(Ipv4Net::new(address.into(), length).expect("a length").trunc()));
-    }
-    let sites: Vec<u128> = (0..1400).map(|_| 0x2603 << 112 | (random.u128(..) >> 24 >> 64) << 64).collect();
-    while nets.len() < 39_638 + 13_948 {
-        let length = if random.u8(..4) == 0 { random.u8(46..=64) } else { random.u8(119..=128) };
-        let address = sites[random.usize(..sites.len())] | random.u128(..=0xfff);
-        nets.insert(IpNet::V6(Ipv6Net::new(address.into(), length).expect("a length").trunc()));
-    }
-    nets
-}
-
-/// How many addresses are looked up in turn: enough that the processor doesn't learn their order.
-const ADDRESSES: usize = 65_536;
+use tags::{ADDRESSES, addresses_v4, addresses_v6, prefixes};
 
 fn prefix(criterion: &mut Criterion) {
     let (v4, v6) = prefixes();
     let mut random = Rng::with_seed(1);
-    let addresses4: Vec<u32> = (0..ADDRESSES)
-        .map(|_| {
-            let (prefix, length, _) = v4[random.usize(..v4.len())];
-            prefix | random.u32(..).checked_shr(length.into()).unwrap_or(0)
-        })
-        .collect();
-    let addresses6: Vec<u128> = (0..ADDRESSES)
-        .map(|_| {
-            let (prefix, length, _) = v6[random.usize(..v6.len())];
-            prefix | random.u128(..).checked_shr(length.into()).unwrap_or(0)
-        })
-        .collect();
+    let (addresses4, addresses6) = (addresses_v4(&v4, &mut random), addresses_v6(&v6, &mut random));
     let nets4 = || v4.iter().map(|(a, l, v)| (Ipv4Net::new((*a).into(), *l).expect("a length"), *v));
     let nets6 = || v6.iter().map(|(a, l, v)| (Ipv6Net::new((*a).into(), *l).expect("a length"), *v));
     let build_treebitmap4 = || {
