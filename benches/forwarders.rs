@@ -8,6 +8,9 @@
 //! `target/bench/bench.json` gets the medians. `SIDESTEP_BENCH_QUICK` shortens what is measured to a second each. Needs root,
 //! `ip`, `nft`, `ping` and `iperf3`.
 
+#[path = "report/mod.rs"]
+#[allow(dead_code, reason = "shared with a benchmark that uses more of it")]
+mod report;
 #[path = "../tests/support/namespaces.rs"]
 #[allow(dead_code, reason = "shared with tests that use more of it")]
 mod support;
@@ -243,13 +246,6 @@ fn main() {
             }
         }
     }
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let processors = std::thread::available_parallelism().map_or(0, usize::from);
-    json.insert("kernel".to_owned(), release.trim().into());
-    json.insert("processors".to_owned(), processors.into());
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench");
-    fs::create_dir_all(&folder).expect("a folder for the results");
-    let text = serde_json::to_string_pretty(&json).expect("JSON");
-    fs::write(folder.join("bench.json"), text + "\n").expect("write the results");
-    println!("{ROUNDS} rounds of {seconds} s, Linux {}, {processors} processors", release.trim());
+    report::save(json);
+    println!("{ROUNDS} rounds of {seconds} s, {}", report::Machine::here());
 }
