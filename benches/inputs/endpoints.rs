@@ -6,7 +6,8 @@ use sidestep::model;
 use sidestep::model::network::Network;
 use sidestep::tags::Catalogue;
 
-const SUBNETS: usize = 50;
+/// How many.
+pub(crate) const SUBNETS: usize = 50;
 const SERVICES: [&str; 9] = [
     "Microsoft.Storage",
     "Microsoft.Sql",
@@ -25,12 +26,13 @@ pub(crate) fn network(catalogue: &Catalogue, distinct: bool) -> Network {
     model::parse(&document, Path::new("bench.toml"), Some(catalogue)).expect("the document is good")
 }
 
-/// Its document, with a device for each NIC and for the gateway in a namespace, or without any.
-pub(crate) fn document(tags: &Path, distinct: bool, namespace: Option<&str>) -> String {
+/// Its document. Each NIC `nNUMBER` has a device in the namespace that `namespace` names for it, or there is none.
+pub(crate) fn document(tags: &Path, distinct: bool, namespace: Option<&dyn Fn(&str) -> String>) -> String {
     let endpoints: String = SERVICES.iter().map(|service| format!("{{ service = \"{service}\" }}, ")).collect();
     let table = |subnet: usize| if distinct { subnet } else { 0 };
-    let device = |name: String| {
-        namespace.map(|netns| format!("device = {{ tun = \"{name}\", netns = \"{netns}\" }}\n")).unwrap_or_default()
+    let device = |nic: usize| {
+        let name = format!("n{nic}");
+        namespace.map(|of| format!("device = {{ tun = \"eth0\", netns = \"{}\" }}\n", of(&name))).unwrap_or_default()
     };
     let subnets: String = (0..SUBNETS)
         .map(|subnet| {
@@ -54,14 +56,13 @@ pub(crate) fn document(tags: &Path, distinct: bool, namespace: Option<&str>) -> 
         .map(|nic| {
             format!(
                 "[[nic]]\nname = \"n{nic}\"\nsubnet = \"net/s{nic}\"\nprivate_addresses = [\"10.0.{nic}.4\"]\n{}",
-                device(format!("n{nic}"))
+                device(nic)
             )
         })
         .collect();
     format!(
         "location = \"westeurope\"\ntags = {tags:?}\n\
          [[virtual_network]]\nname = \"net\"\naddress_space = [\"10.0.0.0/16\", \"fd00::/48\"]\n{subnets}{tables}{nics}\
-         [gateway]\nvirtual_network = \"net\"\n{}",
-        device("gateway".to_owned())
+         [gateway]\nvirtual_network = \"net\"\n"
     )
 }

@@ -31,12 +31,16 @@ impl Egress for Sink {
     }
 }
 
+/// How long a UDP flow lives in [`network_with_endpoint`], in milliseconds.
+pub(crate) const LIFETIME: u64 = 3_600_000;
+
 /// The behaviour tests' network with an endpoint, and with room for this many flows of every NIC.
 pub(crate) fn network_with_endpoint(flow_limit: u32) -> Arc<Snapshot> {
     let mut bench = Bench::with_endpoint();
     bench.change(|network| {
         network.flows.limit = flow_limit;
         network.flows.limit_per_nic = flow_limit;
+        network.flows.lifetimes.udp = Some(Duration::from_millis(LIFETIME));
     });
     bench.forwarder.snapshot().clone()
 }
