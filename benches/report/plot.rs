@@ -48,14 +48,18 @@ impl Plot {
         let mut chart = ChartBuilder::on(area)
             .caption(self.title, ("sans-serif", 20))
             .margin(16)
+            .margin_right(40)
             .x_label_area_size(44)
             .y_label_area_size(64)
-            .build_cartesian_2d((smallest..largest * 1.01).log_scale(), 0.0..highest * 1.15)?;
+            .build_cartesian_2d((smallest..largest * 1.01).log_scale(), 0.0..highest * 1.3)?;
         chart
             .configure_mesh()
             .x_desc(self.sizes)
             .y_desc(self.values)
             .x_label_formatter(&|size| grouped(size.round() as u64))
+            .y_label_formatter(&|value| format!("{value:.0}"))
+            .label_style(("sans-serif", 14))
+            .axis_desc_style(("sans-serif", 15))
             .light_line_style(TRANSPARENT)
             .draw()?;
         for (curve, colour) in self.curves.iter().zip(COLOURS) {
@@ -67,7 +71,8 @@ impl Plot {
         }
         chart
             .configure_series_labels()
-            .position(SeriesLabelPosition::LowerLeft)
+            .position(SeriesLabelPosition::UpperRight)
+            .label_font(("sans-serif", 14))
             .background_style(WHITE.mix(0.8))
             .border_style(BLACK)
             .draw()?;
