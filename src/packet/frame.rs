@@ -144,6 +144,24 @@ impl Frame {
         self.buffer.get_mut(self.start..).unwrap_or_default()
     }
 
+    /// The same room with `count` bytes of the headroom before it, for a device that puts a header in front of what it
+    /// reads; less where there is less headroom.
+    pub fn room_with_front_mut(&mut self, count: usize) -> &mut [u8] {
+        self.buffer.get_mut(self.start.saturating_sub(count)..).unwrap_or_default()
+    }
+
+    /// The bytes right before the packet, which are not part of it; `None` where there are not as many.
+    pub fn front<const COUNT: usize>(&self) -> Option<[u8; COUNT]> {
+        self.buffer.get(..self.start)?.last_chunk().copied()
+    }
+
+    /// Puts a device's header right before the packet, whose own bytes and bounds stay, and gives both together; `None`
+    /// where there is no room for it.
+    pub fn with_front<const COUNT: usize>(&mut self, header: [u8; COUNT]) -> Option<&[u8]> {
+        *self.buffer.get_mut(..self.start)?.last_chunk_mut()? = header;
+        self.buffer.get(self.start - COUNT..self.start + self.length)
+    }
+
     /// Sets the packet's length after a write into [`Frame::room_mut`], cut to the room there is.
     pub fn set_len(&mut self, length: usize) {
         self.length = length.min(self.buffer.len().saturating_sub(self.start));
