@@ -175,6 +175,19 @@ impl Frame {
         self.buffer.get_mut(self.start..self.start + count)
     }
 
+    /// Whether the packet begins after so many bytes of headroom.
+    pub fn starts_at(&self, headroom: usize) -> bool {
+        self.start == headroom
+    }
+
+    /// Puts bytes behind the packet; `None`, and nothing has changed, where there is no room for them.
+    pub fn extend(&mut self, bytes: &[u8]) -> Option<()> {
+        let end = self.start + self.length;
+        self.buffer.get_mut(end..end + bytes.len())?.copy_from_slice(bytes);
+        self.length += bytes.len();
+        Some(())
+    }
+
     /// Drops bytes at the packet's front, at most all of them.
     pub fn pull_front(&mut self, count: usize) {
         let count = count.min(self.length);

@@ -12,6 +12,7 @@
 //! | [`mss`] | the maximum segment size in a SYN, lowered |
 //! | [`tcp`] | resets and sequence arithmetic |
 //! | [`segment`] | super-packets to segments in software |
+//! | [`merge`] | packets that follow each other to a super-packet |
 //! | [`fragment`] | IPv4 fragmentation |
 //! | [`server_name`] | the name that a TCP client asks for, from the first bytes of its stream |
 //!
@@ -29,6 +30,7 @@ pub mod fragment;
 pub mod frame;
 mod host_name;
 pub mod icmp;
+pub mod merge;
 pub mod mptcp;
 pub mod mss;
 mod options;

@@ -5,6 +5,7 @@ mod client_hello;
 mod cross;
 mod cut;
 mod malformed;
+mod merge;
 mod mss;
 mod parse;
 mod request_head;
