@@ -9,10 +9,17 @@ use sidestep::snapshot::PortId;
 
 use crate::forwarding::{Sink, processor_time};
 
-/// Takes the packets of a batch to their ends, as a worker does with what it has read.
+/// Packets that a worker reads before it knows that they are small and of flows.
+const FIRST: usize = 8;
+
+/// Takes packets to their ends as a worker does with what it reads in one turn: a few, then the rest of the turn.
 fn take(forwarder: &mut Forwarder, now: u64, port: PortId, frames: &mut [Frame]) {
-    for frame in frames {
-        black_box(forwarder.receive(now, port, frame, &mut Sink));
+    let (first, rest) = frames.split_at_mut(FIRST.min(frames.len()));
+    for batch in [first, rest] {
+        forwarder.approach(port, batch);
+        for frame in batch {
+            black_box(forwarder.receive(now, port, frame, &mut Sink));
+        }
     }
 }
 

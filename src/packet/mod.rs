@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`frame`] | the buffer and the offload state beside it |
 //! | [`parse`] | bytes to [`parse::Parsed`], once per packet; what later rooms trust |
+//! | [`glance`] | whose conversation a packet seems to be of, before it is parsed |
 //! | [`checksum`] | one's-complement sums, incremental updates, finishing a partial checksum |
 //! | [`rewrite`] | hop limit, identification, addresses and ports, the packet quoted in an ICMP error |
 //! | [`cross`] | from IPv4 to IPv6 and back |
@@ -28,6 +29,7 @@ mod cross_error;
 mod field;
 pub mod fragment;
 pub mod frame;
+pub mod glance;
 mod host_name;
 pub mod icmp;
 pub mod merge;

@@ -114,8 +114,13 @@ impl Counters {
 
     /// Counts one dropped packet.
     pub fn count_drop(&self, reason: DropReason) {
+        self.count_drops(reason, 1);
+    }
+
+    /// Counts dropped packets.
+    pub fn count_drops(&self, reason: DropReason, packets: u64) {
         if let Some(counter) = self.dropped.get(reason as usize) {
-            counter.add(1);
+            counter.add(packets);
         }
     }
 }

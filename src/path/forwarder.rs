@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::core::Core;
 pub use super::core::Settings;
 use super::counters::Counters;
-use super::egress::Egress;
+use super::egress::{Egress, SendFailure};
 use super::flow::{Family, FlowState};
 use super::fragments::Fragments;
 use super::inspect;
@@ -15,9 +15,14 @@ use super::unsolicited::answer_due;
 use super::verdict::{DropReason, Verdict};
 use super::way::{Packet, Tables, way};
 use crate::packet::frame::Frame;
-use crate::packet::parse::{self, Fragment};
+use crate::packet::glance::{Glance, glance};
+use crate::packet::parse::{self, Addresses, Fragment};
 use crate::snapshot::{PortId, Snapshot};
 use crate::table::flow::{Direction, FlowId, FlowKey, FlowTable};
+
+/// Flows from which on their memory is read ahead. Fewer, of 128 bytes each, stay in a second-level cache of half a MiB, and
+/// a packet that meets one of them would only pay for it.
+const APPROACHED: usize = 4_096;
 
 /// The path of one worker.
 pub struct Forwarder {
@@ -71,6 +76,22 @@ impl Forwarder {
             counters.received_super.add(1);
         }
         self.process(now, ingress, frame, egress, true)
+    }
+
+    /// Reads what the packets of a batch will look for in the flow tables, before the first of them looks: the reads of
+    /// memory overlap then. Only where the tables are larger than the processor's caches. Nothing changes.
+    pub fn approach(&self, ingress: PortId, batch: &[Frame]) {
+        let Tables { v4, v6 } = &self.tables;
+        if v4.len() + v6.len() < APPROACHED {
+            return;
+        }
+        let seen = || batch.iter().filter_map(|frame| glance(frame.bytes()));
+        if !v4.is_empty() {
+            v4.approach(seen().filter_map(|seen| seen_key(ingress, &seen)));
+        }
+        if !v6.is_empty() {
+            v6.approach(seen().filter_map(|seen| seen_key(ingress, &seen)));
+        }
     }
 
     /// Takes a packet that another worker received and found to be of a flow of this one to its end.
@@ -148,6 +169,14 @@ impl Forwarder {
         } else {
             self.core.counters.count_drop(DropReason::HandOverFull);
         }
+    }
+
+    /// Counts packets that were taken for sent, and then could not leave: the egress held them back to send them together.
+    pub fn count_unsent(&self, failure: SendFailure, packets: u64, bytes: u64) {
+        let counters = &self.core.counters;
+        counters.forwarded.set(counters.forwarded.get().saturating_sub(packets));
+        counters.forwarded_bytes.set(counters.forwarded_bytes.get().saturating_sub(bytes));
+        counters.count_drops(failure.into(), packets);
     }
 
     /// Ends flows whose time is over, at most `budget` of each family, and what else waits for its time: ports that rest,
@@ -233,6 +262,17 @@ pub struct FlowSummary {
 
 fn summary<A: Family>(forward: &FlowKey<A>, reverse: &FlowKey<A>, state: &FlowState) -> FlowSummary {
     FlowSummary { sides: redecide::sides(forward, reverse), state: *state }
+}
+
+/// The key of a packet that was glanced at; none where the table is of the other family.
+#[inline]
+fn seen_key<A: Family>(ingress: PortId, seen: &Glance) -> Option<FlowKey<A>> {
+    let (source, destination) = match seen.addresses {
+        Addresses::V4 { source, destination } => (source.into(), destination.into()),
+        Addresses::V6 { source, destination } => (source.into(), destination.into()),
+    };
+    let (source, destination) = (A::from_ip(source)?, A::from_ip(destination)?);
+    Some(FlowKey::new(source, destination, seen.source_port, seen.destination_port, ingress.0, seen.protocol))
 }
 
 fn expire<A: Family>(
