@@ -21,7 +21,7 @@ use sidestep::control::node::{Loaded, Node, Overrides};
 use sidestep::control::ports::Attachment;
 use sidestep::control::refusal::Refusal;
 use sidestep::port::{Port, memory};
-use sidestep::worker::{Handle, Paths, Settings};
+use sidestep::worker::{Handle, Paths, Poll, Settings};
 
 use packets::{Seen, Tcp, decode, echo, udp};
 
@@ -73,7 +73,7 @@ impl Setup {
         let overrides = Overrides { workers: Some(WORKERS), ..Overrides::default() };
         let wires = Wires::default();
         let devices = Box::new(MemoryDevices(wires.clone()));
-        let settings = Settings { workers: WORKERS, flow_limit: 10_000, seed: 5 };
+        let settings = Settings { workers: WORKERS, flow_limit: 10_000, seed: 5, poll: Poll::Sleep };
         let loaded = Loaded::load(document, overrides).unwrap();
         let paths = Paths::new(loaded.snapshot(), &settings);
         let node = loaded.start(devices, |publisher, ports| Handle::start(publisher, ports, paths)).unwrap();

@@ -18,7 +18,7 @@ use sidestep::plan::Plan;
 use sidestep::port::{Port, memory};
 use sidestep::snapshot::{PortId, Publisher, Snapshot};
 use sidestep::telemetry::counters::Report;
-use sidestep::worker::{Handle, Meaning, OtherFlows, Paths, Restored, SavedBlock, Settings, Share};
+use sidestep::worker::{Handle, Meaning, OtherFlows, Paths, Poll, Restored, SavedBlock, Settings, Share};
 
 use packets::{Tcp, decode, udp};
 
@@ -57,7 +57,7 @@ impl Node {
             queues.push(theirs);
         }
         before(&snapshot, &queues);
-        let settings = Settings { workers, flow_limit: 10_000, seed: 3 };
+        let settings = Settings { workers, flow_limit: 10_000, seed: 3, poll: Poll::Sleep };
         let mut paths = Paths::new(&snapshot, &settings);
         let shares: Vec<Share> = flows.iter().map(|flows| [flows.len(), 0]).collect();
         let blocks = (0..).zip(flows).map(|(worker, flows)| {
@@ -326,7 +326,7 @@ fn blocks_with_other_flows_than_they_say_are_not_taken_in() {
         SavedBlock { worker, count, bytes, start: 4 }
     };
     let restore = |workers, blocks: Vec<Result<SavedBlock, OtherFlows>>| {
-        let paths = Paths::new(&snapshot, &Settings { workers, flow_limit: 10_000, seed: 3 });
+        let paths = Paths::new(&snapshot, &Settings { workers, flow_limit: 10_000, seed: 3, poll: Poll::Sleep });
         paths.restore(&[[3, 0]], &Meaning::default(), blocks.into_iter()).map(|paths| paths.restored())
     };
     for workers in [1, 2] {

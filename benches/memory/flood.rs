@@ -21,7 +21,7 @@ use sidestep::plan::Plan;
 use sidestep::port::{Port, SendError};
 use sidestep::snapshot::{PortId, Publisher};
 use sidestep::telemetry::counters::Report as Counters;
-use sidestep::worker::{Handle, Paths, Settings};
+use sidestep::worker::{Handle, Paths, Poll, Settings};
 
 use crate::Measure;
 use crate::bench::NETWORK;
@@ -191,7 +191,8 @@ impl Flood {
             (port("gateway"), vec![give(back, &replies)]),
             (port("flooder"), vec![Box::new(random)]),
         ];
-        let paths = Paths::new(&snapshot, &Settings { workers: 1, flow_limit: LIMIT as usize, seed: 3 });
+        let paths =
+            Paths::new(&snapshot, &Settings { workers: 1, flow_limit: LIMIT as usize, seed: 3, poll: Poll::Sleep });
         let handle = Handle::start(Arc::new(Publisher::new(snapshot)), ports, paths).expect("a worker");
         let worker = Self { handle, steady, flood, done };
         worker.run(ESTABLISHED.into());

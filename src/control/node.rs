@@ -653,6 +653,7 @@ impl Node {
         let next = prepare(document, catalogue, &self.overrides, BTreeMap::new(), generation, Some(&current.snapshot))?;
         for (what, same) in [
             ("workers", current.network.workers == next.network.workers),
+            ("poll", current.network.poll == next.network.poll),
             ("io", current.network.io == next.network.io),
             ("control", current.network.control == next.network.control),
         ] {

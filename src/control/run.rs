@@ -18,7 +18,8 @@ use super::refusal::Refusal;
 use super::server;
 use super::socket::{self, ControlSocket, SocketError};
 use super::state::{self, ByHand, Reading, StateError};
-use crate::worker::{self, Paths};
+use crate::model::network::PollMode;
+use crate::worker::{self, Paths, Poll};
 
 /// How often the catalogue's file is looked at.
 const LOOK_AT_CATALOGUE: Duration = Duration::from_secs(1);
@@ -89,7 +90,11 @@ pub fn run(
     let mut loaded = Loaded::resume(document.clone(), options.overrides.clone(), &by_hand)?;
     let paths = |loaded: &Loaded| {
         let (network, snapshot) = (loaded.network(), loaded.snapshot());
-        Paths::new(snapshot, &worker::Settings::new(network.workers, network.flows.limit))
+        let poll = match network.poll {
+            PollMode::Sleep => Poll::Sleep,
+            PollMode::Adaptive => Poll::Adaptive,
+        };
+        Paths::new(snapshot, &worker::Settings::new(network.workers, network.flows.limit, poll))
     };
     let stopped = reading.as_ref().map(Reading::stopped);
     let restored = reading.and_then(|reading| or_warn(reading.restore(paths(&loaded), loaded.snapshot())));

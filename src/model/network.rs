@@ -26,6 +26,8 @@ pub struct Network {
     pub io: IoMode,
     /// How many workers forward packets; each owns one queue of every port. At least 1.
     pub workers: u16,
+    /// How workers wait for packets.
+    pub poll: PollMode,
     /// Where the control socket is, if the document says.
     pub control: Option<PathBuf>,
     /// The switches between what Azure documents and what labs observe.
@@ -72,6 +74,17 @@ pub enum IoMode {
     Offload,
     /// TUN without offload: one packet, one frame.
     Plain,
+}
+
+/// `poll = …`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PollMode {
+    /// `"sleep"`: asleep until there are packets.
+    #[default]
+    Sleep,
+    /// `"adaptive"`: looking for packets for a while first, as long as they come close to each other and nobody else wants
+    /// the processor.
+    Adaptive,
 }
 
 /// `[semantics]`

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use super::software::Software;
 use super::{Port, SendError};
-use crate::packet::frame::{Frame, Offload};
+use crate::packet::frame::{Frame, Offload, SegmentKind};
 
 /// How a memory port behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,6 +164,10 @@ impl Port for MemoryPort {
             shared.outbound.push_back(Packet::from(segment.to_vec()));
             Ok(())
         })
+    }
+
+    fn takes(&self, _kind: SegmentKind) -> bool {
+        self.settings.offload
     }
 
     fn readable(&self) -> Option<BorrowedFd<'_>> {

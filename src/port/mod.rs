@@ -22,7 +22,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
-use crate::packet::frame::Frame;
+use crate::packet::frame::{Frame, SegmentKind};
 
 /// What ports ask of their device by `ioctl` once they are open.
 pub const REQUESTS: &[u32] = &[sys::TUNSETPERSIST, sys::TUNSETOFFLOAD];
@@ -41,6 +41,11 @@ pub trait Port: Send {
     /// # Errors
     /// [`SendError`]: the packet is gone, the port goes on.
     fn send(&mut self, now: Instant, frame: &mut Frame) -> Result<(), SendError>;
+
+    /// Whether the device takes super-packets of a kind whole, so that packets are better merged than sent one by one.
+    fn takes(&self, _kind: SegmentKind) -> bool {
+        false
+    }
 
     /// Descriptor that becomes readable when there is something to receive; none for ports without a device.
     fn readable(&self) -> Option<BorrowedFd<'_>>;

@@ -262,8 +262,7 @@ impl Port for Tun {
             let header = vnet::encode(&frame.offload, 0, frame.bytes()).map_err(super::refused)?;
             return self.write(header, frame).map_err(|error| send_error(error.into()));
         };
-        let needed = bits(segmentation.kind);
-        if self.device.offload.load(Ordering::Relaxed) & needed != needed {
+        if !self.takes(segmentation.kind) {
             return self.send_cut(frame);
         }
         let header = vnet::encode(&frame.offload, 0, frame.bytes()).map_err(super::refused)?;
@@ -278,6 +277,11 @@ impl Port for Tun {
             }
             Err(error) => Err(send_error(error.into())),
         }
+    }
+
+    fn takes(&self, kind: SegmentKind) -> bool {
+        let needed = bits(kind);
+        self.device.offload.load(Ordering::Relaxed) & needed == needed
     }
 
     fn readable(&self) -> Option<BorrowedFd<'_>> {

@@ -9,10 +9,12 @@ use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 use rustix::event::epoll;
 
 use super::hand_over::Rings;
+use super::poll::{Poll, Waiting};
 use super::ports::{PortReport, Ports};
 use super::restore::{Paths, Share};
 use super::run::{Clock, Worker};
 use super::shared::{Adopted, Command, Waker};
+use super::turns::Turns;
 use crate::path::DropReason;
 use crate::path::Forwarder;
 use crate::path::counters::Counters;
@@ -37,12 +39,14 @@ pub struct Settings {
     pub flow_limit: usize,
     /// Seed of the flow tables and of port selection: random in a node, fixed in tests.
     pub seed: u64,
+    /// How workers wait for packets.
+    pub poll: Poll,
 }
 
 impl Settings {
     /// Settings with a random seed.
-    pub fn new(workers: u16, flow_limit: u32) -> Self {
-        Self { workers: workers.max(1), flow_limit: flow_limit as usize, seed: fastrand::u64(..) }
+    pub fn new(workers: u16, flow_limit: u32, poll: Poll) -> Self {
+        Self { workers: workers.max(1), flow_limit: flow_limit as usize, seed: fastrand::u64(..), poll }
     }
 }
 
@@ -111,7 +115,7 @@ impl Handle {
     /// When the system refuses a descriptor or a thread, or does not take privileges back.
     pub fn start(publisher: Arc<Publisher>, ports: Vec<PortQueues>, paths: Paths) -> io::Result<Self> {
         let sweeping = paths.restored().restored > 0;
-        let Paths { forwarders, shared, clock, .. } = paths;
+        let Paths { forwarders, shared, clock, poll, .. } = paths;
         let count = forwarders.len() as u16;
         let wakers = (0..count).map(|_| Waker::new()).collect::<io::Result<Vec<_>>>()?;
         let rings = Arc::new(Rings::new(wakers.clone()));
@@ -132,6 +136,8 @@ impl Handle {
                 rings: rings.clone(),
                 clock,
                 sweeping,
+                turns: Turns::default(),
+                waiting: Waiting::new(poll),
                 foreseeing: Vec::new(),
             };
             for (id, port) in shares.next().into_iter().flatten() {

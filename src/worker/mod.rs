@@ -11,13 +11,17 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
+mod gather;
 mod hand_over;
 mod handle;
+mod poll;
 mod ports;
 mod restore;
 mod run;
 mod shared;
+mod turns;
 
 pub use handle::{Handle, PortQueues, Settings, Stopped};
+pub use poll::Poll;
 pub use ports::PortReport;
 pub use restore::{Meaning, OtherFlows, Paths, Restored, SavedBlock, Share};

@@ -7,7 +7,9 @@ use std::time::Instant;
 use rustix::event::epoll;
 use serde::{Deserialize, Serialize};
 
+use super::gather::{Gather, Unsent};
 use crate::packet::frame::Frame;
+use crate::packet::merge::{Merged, Piece};
 use crate::path::{Egress, SendFailure};
 use crate::port::{Port, SendError};
 use crate::snapshot::PortId;
@@ -25,18 +27,27 @@ pub struct PortReport {
     pub counters: BTreeMap<String, u64>,
 }
 
+/// Failures of gathered packets that are told apart until they are counted; more are counted as the last one.
+const UNSENT: usize = 16;
+
 /// The ports of a worker.
 pub(super) struct Ports {
     queues: Vec<Option<Box<dyn Port>>>,
     epoll: OwnedFd,
     /// The time of this batch, for devices that delay.
     pub(super) now: Instant,
+    /// Packets of this batch that may become super-packets.
+    gather: Gather,
+    /// Whether more packets of this batch follow, so that it is worth while.
+    gathering: bool,
+    unsent: Vec<Unsent>,
 }
 
 impl Ports {
     /// No ports; `epoll` is where their descriptors are watched, with the port's number as data.
     pub(super) fn new(epoll: OwnedFd) -> Self {
-        Self { queues: Vec::new(), epoll, now: Instant::now() }
+        let unsent = Vec::with_capacity(UNSENT);
+        Self { queues: Vec::new(), epoll, now: Instant::now(), gather: Gather::new(), gathering: false, unsent }
     }
 
     pub(super) fn epoll(&self) -> &OwnedFd {
@@ -85,6 +96,19 @@ impl Ports {
         self.queues.get_mut(usize::from(id.0))?.as_deref_mut()
     }
 
+    /// Begins a batch of so many packets: those that follow each other in it may leave as super-packets.
+    pub(super) fn gather(&mut self, packets: usize) {
+        self.gathering = packets > 1;
+    }
+
+    /// Ends the batch: everything leaves. What could not is told, after the path took it for sent.
+    pub(super) fn finish(&mut self) -> impl Iterator<Item = Unsent> {
+        self.gathering = false;
+        let Self { queues, gather, unsent, now, .. } = self;
+        gather.give_up_all(|port, merged| write(queues, unsent, *now, port, merged));
+        unsent.drain(..)
+    }
+
     /// The earliest time at which a port has something to do by itself.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.queues.iter().flatten().filter_map(|port| port.deadline()).min()
@@ -125,13 +149,53 @@ impl Ports {
 
 impl Egress for Ports {
     fn send(&mut self, _now: u64, port: PortId, frame: &mut Frame) -> Result<(), SendFailure> {
-        let now = self.now;
-        let Some(queue) = self.get_mut(port) else { return Err(SendFailure::NoPort) };
-        queue.send(now, frame).map_err(|error| match error {
-            SendError::Full => SendFailure::QueueFull,
-            SendError::TooBig => SendFailure::TooBig,
-            SendError::Device(_) => SendFailure::Device,
-            SendError::NeighbourUnknown => SendFailure::NeighbourUnknown,
-        })
+        let Self { queues, gather, gathering, unsent, now, .. } = self;
+        if *gathering {
+            let queue = queues.get(usize::from(port.0)).and_then(Option::as_ref).ok_or(SendFailure::NoPort)?;
+            match Piece::of(frame).filter(|piece| queue.takes(piece.kind)) {
+                Some(piece) => {
+                    gather.take(port, frame, piece, |port, merged| write(queues, unsent, *now, port, merged));
+                    return Ok(());
+                }
+                // It may be of the same flow as one that waits.
+                None => gather.give_up_port(port, |port, merged| write(queues, unsent, *now, port, merged)),
+            }
+        }
+        send(queues, *now, port, frame)
     }
+}
+
+/// Writes what was gathered; a failure is kept for the end of the batch.
+fn write(
+    queues: &mut [Option<Box<dyn Port>>],
+    unsent: &mut Vec<Unsent>,
+    now: Instant,
+    port: PortId,
+    merged: &mut Merged,
+) {
+    let (packets, bytes) = (merged.count() as u64, merged.bytes() as u64);
+    let Err(failure) = send(queues, now, port, merged.finish()) else { return };
+    if unsent.len() == UNSENT
+        && let Some(last) = unsent.last_mut()
+    {
+        last.packets += packets;
+        last.bytes += bytes;
+        return;
+    }
+    unsent.push(Unsent { failure, packets, bytes });
+}
+
+fn send(
+    queues: &mut [Option<Box<dyn Port>>],
+    now: Instant,
+    port: PortId,
+    frame: &mut Frame,
+) -> Result<(), SendFailure> {
+    let queue = queues.get_mut(usize::from(port.0)).and_then(Option::as_mut).ok_or(SendFailure::NoPort)?;
+    queue.send(now, frame).map_err(|error| match error {
+        SendError::Full => SendFailure::QueueFull,
+        SendError::TooBig => SendFailure::TooBig,
+        SendError::Device(_) => SendFailure::Device,
+        SendError::NeighbourUnknown => SendFailure::NeighbourUnknown,
+    })
 }

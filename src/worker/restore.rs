@@ -6,6 +6,7 @@ use std::time::Instant;
 use crossbeam::channel::{Sender, unbounded};
 
 use super::handle::Settings;
+use super::poll::Poll;
 use super::run::Clock;
 use crate::path::Forwarder;
 use crate::path::counters::Counters;
@@ -97,6 +98,7 @@ pub struct Paths {
     pub(super) forwarders: Vec<(Forwarder, Arc<Counters>)>,
     pub(super) shared: Arc<Shared>,
     pub(super) clock: Clock,
+    pub(super) poll: Poll,
     restored: Restored,
 }
 
@@ -112,7 +114,8 @@ impl Paths {
             (Forwarder::new(snapshot.clone(), counters.clone(), settings), counters)
         };
         let forwarders = (0..count).map(forwarder).collect();
-        Self { forwarders, shared, clock: Clock::starting_at(0), restored: Restored::default() }
+        let (clock, poll) = (Clock::starting_at(0), settings.poll);
+        Self { forwarders, shared, clock, poll, restored: Restored::default() }
     }
 
     /// Takes in flows of workers before, by the number that those had, as they come. Where there is no such worker, flows

@@ -7,9 +7,12 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, Sender};
 use rustix::event::{Timespec, epoll};
 
+use super::gather::Unsent;
 use super::hand_over::Rings;
+use super::poll::{Look, Waiting};
 use super::ports::Ports;
 use super::shared::{Adopted, Command, Waker};
+use super::turns::{BATCH, Turns};
 use crate::packet::frame::Frame;
 use crate::path::redecide::Foreseen;
 use crate::path::{Forwarder, Verdict};
@@ -17,18 +20,6 @@ use crate::snapshot::{PortId, Publisher, Snapshot};
 
 /// Epoll data of the waker; port numbers are smaller.
 const WAKE: u64 = u64::MAX;
-
-/// Frames read from a port before they are processed: 8 super-packets of 64 KiB stay in a 1 MiB second-level cache,
-/// and small packets still share the look at the clock and the generation.
-const BATCH: usize = 8;
-
-/// What a port may use up before the others get their turn: as much as this many packets of flows.
-const TURN: u64 = 8 * BATCH as u64;
-
-/// What a packet without a flow uses up beside what every packet does. In memory one costs seven times as much as a packet of
-/// a flow (340 ns and 52 ns, `benches/path.rs`); where a flow has to end to make room for it, more. Without this a NIC that
-/// sends nothing but first packets would have most of the time.
-const FIRST_PACKET: u64 = 8;
 
 /// Packets taken from the hand-over ring at a time.
 const TAKEN: usize = 64;
@@ -53,6 +44,8 @@ pub(super) struct Worker {
     pub(super) clock: Clock,
     /// Whether flows are still to be decided again after a change.
     pub(super) sweeping: bool,
+    pub(super) turns: Turns,
+    pub(super) waiting: Waiting,
     /// Changes that the control side asks about.
     pub(super) foreseeing: Vec<Foreseeing>,
 }
@@ -128,15 +121,16 @@ impl Worker {
                 self.adopted.set(self.forwarder.generation());
             }
             self.foresee();
+            self.ports.polled(&mut scratch.polled);
+            let alone = scratch.ready.len() + scratch.polled.len() == 1;
             for index in 0..scratch.ready.len() {
                 if let Some(port) = scratch.ready.get(index).copied() {
-                    self.serve(port, &mut scratch.batch);
+                    self.serve(port, alone, &mut scratch.batch);
                 }
             }
-            self.ports.polled(&mut scratch.polled);
             for index in 0..scratch.polled.len() {
                 if let Some(port) = scratch.polled.get(index).copied() {
-                    self.serve(port, &mut scratch.batch);
+                    self.serve(port, alone, &mut scratch.batch);
                 }
             }
             self.advance(&mut scratch);
@@ -188,17 +182,51 @@ impl Worker {
                 sleep = sleep.min(Duration::from_millis(expiry.saturating_sub(shown)));
             }
         }
+        scratch.ready.clear();
+        let since = Instant::now();
+        let mut woken = None;
+        if !sleep.is_zero() && self.waiting.looks(since) {
+            woken = self.look(since, sleep, &mut scratch.ready);
+        }
+        let woken = woken.or_else(|| self.events(sleep, &mut scratch.ready));
+        if woken.is_some() && !sleep.is_zero() {
+            self.waiting.ended(since.elapsed());
+        }
+        woken == Some(true)
+    }
+
+    /// Looks for something to do again and again, for as long as that is worth it and nobody else wants the processor. As
+    /// [`Worker::events`].
+    fn look(&mut self, since: Instant, sleep: Duration, ready: &mut Vec<PortId>) -> Option<bool> {
+        loop {
+            let woken = self.events(Duration::ZERO, ready);
+            if woken.is_some() {
+                return woken;
+            }
+            let before = Instant::now();
+            rustix::thread::sched_yield();
+            let now = Instant::now();
+            let over = now.saturating_duration_since(since) >= sleep;
+            if self.waiting.looked(since, before, now) == Look::Sleep || over {
+                return None;
+            }
+        }
+    }
+
+    /// Waits for something to do, at most so long: ports that have packets, and true where the waker was used. None where
+    /// there is nothing.
+    fn events(&self, sleep: Duration, ready: &mut Vec<PortId>) -> Option<bool> {
         let timeout = Timespec { tv_sec: sleep.as_secs() as i64, tv_nsec: i64::from(sleep.subsec_nanos()) };
         let mut events = [MaybeUninit::uninit(); 64];
-        scratch.ready.clear();
-        let mut woken = false;
+        let mut woken = None;
         match epoll::wait(self.ports.epoll(), &mut events, Some(&timeout)) {
             Ok((events, _)) => {
                 for event in events {
-                    match event.data.u64() {
-                        WAKE => woken = true,
-                        port => scratch.ready.extend(u16::try_from(port).ok().map(PortId)),
+                    let waker = event.data.u64() == WAKE;
+                    if !waker {
+                        ready.extend(u16::try_from(event.data.u64()).ok().map(PortId));
                     }
+                    woken = Some(waker || woken == Some(true));
                 }
             }
             Err(rustix::io::Errno::INTR) => {}
@@ -284,12 +312,13 @@ impl Worker {
     }
 
     /// Reads from a port and takes each packet to its end, until its turn is used up. The descriptor is watched
-    /// level-triggered: what is left is reported again.
-    fn serve(&mut self, port: PortId, batch: &mut [Frame]) {
-        let mut used = 0;
-        while used < TURN {
+    /// level-triggered: what is left is reported again. `alone`: no other port waits.
+    fn serve(&mut self, port: PortId, alone: bool, batch: &mut [Frame]) {
+        let mut turn = self.turns.begin(port, alone);
+        while turn.room() > 0 {
             let time = self.ports.now;
             let Some(queue) = self.ports.get_mut(port) else { return };
+            let batch = batch.get_mut(..turn.room()).unwrap_or_default();
             let count = match queue.receive(time, batch) {
                 Ok(count) => count,
                 Err(error) => {
@@ -300,22 +329,31 @@ impl Worker {
                 }
             };
             self.look_at_generation();
+            let room = batch.len();
+            let received = batch.get_mut(..count).unwrap_or_default();
+            let bytes = received.iter().map(Frame::len).sum();
+            self.forwarder.approach(port, received);
+            self.ports.gather(count);
             let now = self.milliseconds();
             let mut ring_full = false;
             let first = self.forwarder.first_packets();
-            for frame in batch.iter_mut().take(count) {
+            for frame in received {
                 let verdict = self.forwarder.receive(now, port, frame, &mut self.ports);
                 ring_full |= !self.hand_over(verdict, port, frame);
                 ring_full |= !self.release(frame);
             }
-            used += count as u64 + FIRST_PACKET * self.forwarder.first_packets().wrapping_sub(first);
+            for Unsent { failure, packets, bytes } in self.ports.finish() {
+                self.forwarder.count_unsent(failure, packets, bytes);
+            }
+            turn.count(count, self.forwarder.first_packets().wrapping_sub(first) as usize, bytes);
             self.take_over();
             // What a full ring does not take waits better in the device.
-            if count < batch.len() || ring_full {
-                return;
+            if count < room || ring_full {
+                break;
             }
             self.ports.now = Instant::now();
         }
+        self.turns.end(turn);
     }
 
     /// Lets ports do what is due, and reads what comes out of it.
@@ -331,7 +369,7 @@ impl Worker {
             if let Some(port) = self.ports.get_mut(id) {
                 port.advance(now);
             }
-            self.serve(id, &mut scratch.batch);
+            self.serve(id, true, &mut scratch.batch);
         }
     }
 }

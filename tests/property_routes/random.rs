@@ -6,8 +6,8 @@ use ipnet::IpNet;
 use serde_json::json;
 use sidestep::model::network::{
     AddressPrefix, Backbone, Device, EndpointPrecedence, EndpointProtocols, EndpointSource, Flows, Gateway, Identity,
-    Interface, Internet, IoMode, NatProtocols, Network, Nic, Peering, Resource, Route, RouteTable, Semantics, Service,
-    ServiceEndpoint, Subnet, SubnetRef, Translation, UserNextHop, VirtualNetwork,
+    Interface, Internet, IoMode, NatProtocols, Network, Nic, Peering, PollMode, Resource, Route, RouteTable, Semantics,
+    Service, ServiceEndpoint, Subnet, SubnetRef, Translation, UserNextHop, VirtualNetwork,
 };
 use sidestep::tags::Catalogue;
 
@@ -173,6 +173,7 @@ pub(super) fn network(choices: &mut Choices<'_>) -> Network {
         tags: None,
         io: IoMode::Offload,
         workers: 1,
+        poll: PollMode::default(),
         control: None,
         semantics: Semantics {
             endpoint_precedence: choices.one(&[EndpointPrecedence::Documented, EndpointPrecedence::LongestPrefix]),

@@ -210,6 +210,7 @@ fn what_only_a_restart_can_change_is_refused() {
     for (text, expected) in [
         (format!("workers = 3\n{DOCUMENT}"), "`workers` differs from the running node's: restart it for that"),
         (format!("io = \"plain\"\n{DOCUMENT}"), "`io` differs from the running node's: restart it for that"),
+        (format!("poll = \"adaptive\"\n{DOCUMENT}"), "`poll` differs from the running node's: restart it for that"),
         (
             format!("{DOCUMENT}\n[flows]\nlimit = 2000000\n"),
             "`flows.limit` 2000000 is above 1048576, which the running node's tables were made for: restart it for that",

@@ -25,7 +25,7 @@ use super::TagNames;
 use super::document::{Document, RouteTable, Subnet, Text, VirtualNetwork};
 use super::mistake::Report;
 use super::names::{did_you_mean, location, nearest};
-use super::network::{EndpointPrecedence, EndpointProtocols, IoMode, Network, Semantics};
+use super::network::{EndpointPrecedence, EndpointProtocols, IoMode, Network, PollMode, Semantics};
 use devices::Devices;
 
 /// What every check sees.
@@ -104,6 +104,7 @@ pub(super) fn check(document: &Document, folder: &Path, tags: Option<&dyn TagNam
         tags: document.tags.as_ref().and_then(|tags| context.path(tags)),
         io: context.io(),
         workers: context.workers(),
+        poll: context.poll(),
         control: document.control.as_ref().and_then(|control| context.path(control)),
         semantics: context.semantics(),
         flows: flows::flows(context),
@@ -164,6 +165,11 @@ impl<'a> Context<'a> {
     fn io(self) -> IoMode {
         let words = [("offload", IoMode::Offload), ("plain", IoMode::Plain)];
         self.word(&self.document.io, "io mode", &words).unwrap_or_default()
+    }
+
+    fn poll(self) -> PollMode {
+        let words = [("sleep", PollMode::Sleep), ("adaptive", PollMode::Adaptive)];
+        self.word(&self.document.poll, "poll mode", &words).unwrap_or_default()
     }
 
     fn workers(self) -> u16 {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{BASE, Tags, base_with, case, check_cases, check_document, good};
 use crate::model::network::{
-    EndpointPrecedence, EndpointProtocols, EndpointSource, Interface, IoMode, ServiceEndpoint,
+    EndpointPrecedence, EndpointProtocols, EndpointSource, Interface, IoMode, PollMode, ServiceEndpoint,
 };
 use crate::model::{Mistake, Mistakes, mistake_at_tags, parse, tags_path};
 
@@ -15,6 +15,7 @@ fn everything_written_is_in_the_network() {
     assert_eq!(network.location, "westeurope");
     assert_eq!(network.tags, Some(PathBuf::from("tags.json")));
     assert_eq!((network.io, network.workers), (IoMode::Plain, 2));
+    assert_eq!(good(&format!("poll = \"adaptive\"\n{BASE}")).poll, PollMode::Adaptive);
     assert_eq!(network.control, Some(PathBuf::from("run/control.sock")));
     assert_eq!(network.semantics.endpoint_precedence, EndpointPrecedence::LongestPrefix);
     assert_eq!(network.semantics.endpoint_protocols, EndpointProtocols::Only(vec![6, 17]));
@@ -61,6 +62,7 @@ fn everything_written_is_in_the_network() {
 fn little_is_needed() {
     let network = good("location = \"westeurope\"");
     assert_eq!((network.io, network.workers, network.tags), (IoMode::Offload, 1, None));
+    assert_eq!(network.poll, PollMode::Sleep);
     assert_eq!(network.semantics, crate::model::network::Semantics::default());
 }
 
@@ -151,6 +153,11 @@ fn keys() {
 fn words_and_numbers() {
     check_cases(&[
         case("io = \"plain\"", "io = §\"fast\"", &[("unknown io mode `fast`", "\"offload\" or \"plain\"")]),
+        case(
+            "workers = 2",
+            "workers = 2\npoll = §\"busy\"",
+            &[("unknown poll mode `busy`", "\"sleep\" or \"adaptive\"")],
+        ),
         case("workers = 2", "workers = §0", &[("`workers` is out of range: 0", "1 to 64")]),
         case("workers = 2", "workers = §65", &[("`workers` is out of range: 65", "1 to 64")]),
         case("\"longest-prefix\"", "§\"best\"", &[("unknown endpoint precedence `best`", "\"documented\"")]),
