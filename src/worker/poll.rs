@@ -21,9 +21,9 @@ pub enum Poll {
 /// more than this long until the processor is its own.
 const MOST: Duration = Duration::from_millis(4);
 
-/// A pause that is longer than it takes to find nobody else who wants the processor: a system call takes less than 1 µs, a
-/// switch to another thread and back at least 2, and that thread does something in between.
-const WANTED: Duration = Duration::from_micros(20);
+/// A pause by which a thread shows that wants the processor for longer: its time slice is some milliseconds. Interrupts, and
+/// threads that only have a packet to take, are done before; they get the processor with every look.
+const WANTED: Duration = Duration::from_micros(100);
 
 /// How long the processor is left to others who wanted it, at first and at most: a try costs a packet the time slice of
 /// another thread.
@@ -71,9 +71,13 @@ impl Waiting {
         if now.saturating_duration_since(since) < self.window {
             return Look::Again;
         }
-        // Nobody wanted the processor all the time.
-        self.left = LEFT_FIRST;
+        self.undisturbed();
         Look::Sleep
+    }
+
+    /// Nobody wanted the processor all the while.
+    pub(super) fn undisturbed(&mut self) {
+        self.left = LEFT_FIRST;
     }
 
     /// A packet has come, so long after the one before was done with.

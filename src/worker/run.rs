@@ -201,6 +201,7 @@ impl Worker {
         loop {
             let woken = self.events(Duration::ZERO, ready);
             if woken.is_some() {
+                self.waiting.undisturbed();
                 return woken;
             }
             let before = Instant::now();
