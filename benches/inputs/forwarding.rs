@@ -15,6 +15,7 @@ use sidestep::path::forwarder::Settings;
 use sidestep::path::shared::Shared;
 use sidestep::path::{Egress, Forwarder, SendFailure};
 use sidestep::plan::Plan;
+use sidestep::port::prefer_huge_pages;
 use sidestep::snapshot::{PortId, Snapshot};
 use sidestep::tags::Catalogue;
 
@@ -48,7 +49,10 @@ pub(crate) fn network_with_endpoint(flow_limit: u32) -> Arc<Snapshot> {
 /// A path under a snapshot, with room for so many flows of each family.
 pub(crate) fn forwarder(snapshot: Arc<Snapshot>, flow_limit: usize) -> Forwarder {
     let settings = Settings { flow_limit, seed: 11, worker: 0, shared: Arc::new(Shared::new(1)) };
-    Forwarder::new(snapshot, Arc::new(Counters::new()), settings)
+    let mut forwarder = Forwarder::new(snapshot, Arc::new(Counters::new()), settings);
+    // As those of a node are.
+    forwarder.spread_out().into_iter().for_each(prefer_huge_pages);
+    forwarder
 }
 
 /// The port of a name.

@@ -1,5 +1,6 @@
 //! The path of one worker: its flow tables, and every packet through them to its verdict.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::core::Core;
@@ -48,6 +49,12 @@ impl Forwarder {
             sweep: None,
             resting: Vec::new(),
         }
+    }
+
+    /// Reserves addresses for all flows that there may ever be and gives where they are: what is there is read in no order,
+    /// and larger pages than usual spare the processor looking up where each page is.
+    pub fn spread_out(&mut self) -> [Range<usize>; 2] {
+        [self.tables.v4.spread_out(), self.tables.v6.spread_out()]
     }
 
     /// The generation that packets are forwarded under.

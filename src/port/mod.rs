@@ -27,6 +27,8 @@ use crate::packet::frame::{Frame, SegmentKind};
 /// What ports ask of their device by `ioctl` once they are open.
 pub const REQUESTS: &[u32] = &[sys::TUNSETPERSIST, sys::TUNSETOFFLOAD];
 
+pub use sys::prefer_huge_pages;
+
 /// One queue of a device, owned by one worker.
 pub trait Port: Send {
     /// Reads packets into the frames of `batch` from its front and returns how many there are; 0 means that there is

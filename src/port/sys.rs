@@ -1,12 +1,14 @@
-//! The system calls that no safe library covers: the TUN driver's ioctls and the options of packet sockets.
+//! The system calls that no safe library covers: the TUN driver's ioctls, the options of packet sockets, and advice about
+//! memory.
 //!
-//! This is the only module of the crate with `unsafe`. Every function takes a borrowed descriptor and plain values, and
-//! hands the kernel nothing but local variables whose size the kernel knows.
+//! This is the only module of the crate with `unsafe`. Every function about descriptors takes a borrowed one and plain values,
+//! and hands the kernel nothing but local variables whose size the kernel knows.
 //!
-//! Sources: `include/uapi/linux/if_tun.h`, `include/uapi/linux/if_packet.h`, packet(7).
+//! Sources: `include/uapi/linux/if_tun.h`, `include/uapi/linux/if_packet.h`, packet(7), madvise(2).
 #![allow(unsafe_code)]
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::ioctl::{self, Getter, IntegerSetter, Opcode, Setter, Updater, opcode};
@@ -173,6 +175,26 @@ fn set_packet_option<T: Copy>(fd: BorrowedFd<'_>, option: libc::c_int, value: &T
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Asks for huge pages where there is memory between two addresses of this process (`MADV_HUGEPAGE`, madvise(2)): flows of
+/// a large table are read in no order, and each read of a small page has to look up first where that page is. A wish: where
+/// the kernel does not grant it, nothing changes.
+pub fn prefer_huge_pages(memory: Range<usize>) {
+    let page = rustix::param::page_size();
+    let start = memory.start.next_multiple_of(page);
+    let length = memory.end.saturating_sub(start);
+    if length == 0 {
+        return;
+    }
+    // SAFETY: this advice changes neither what memory holds nor how it may be accessed, whosever memory it is; where there is
+    // none the kernel says so.
+    let advised = unsafe {
+        rustix::mm::madvise(std::ptr::without_provenance_mut(start), length, rustix::mm::Advice::LinuxHugepage)
+    };
+    if let Err(error) = advised {
+        tracing::debug!(%error, bytes = length, "no huge pages for the tables of flows");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsFd;
@@ -203,6 +225,18 @@ mod tests {
             assert_eq!(result.expect_err("option").raw_os_error(), Some(libc::ENOTSOCK));
         }
         assert_eq!(packet_fanout(fd, None).expect_err("fanout").raw_os_error(), Some(libc::ENOTSOCK));
+    }
+
+    /// Whatever the addresses are, what is there stays as it is.
+    #[test]
+    fn asking_for_huge_pages_changes_nothing() {
+        let mut memory = vec![7_u8; 8 << 20];
+        let start = memory.as_ptr().addr();
+        for range in [start..start + memory.len(), start + 1..start + 2, start..start, 0..1 << 12, 5..usize::MAX / 2] {
+            prefer_huge_pages(range);
+        }
+        memory.push(8);
+        assert!(memory.iter().rev().skip(1).all(|byte| *byte == 7));
     }
 
     /// A name that the kernel would cut is refused before the call.

@@ -27,6 +27,8 @@
 //! - No key belongs to two flows.
 //! - [`FlowTable::lookup`] changes nothing and allocates nothing.
 
+use std::ops::Range;
+
 use super::hash::HashKeys;
 use super::index::Index;
 use super::prefix::Address;
@@ -216,6 +218,16 @@ impl<A: Address, S: Copy> FlowTable<A, S> {
         if self.is_empty() {
             self.index.reserve(flows.saturating_mul(2));
         }
+    }
+
+    /// Reserves addresses for all records that there may ever be, so that they never move, and gives where they are: memory
+    /// is taken as flows are made. Where the system has no such room, they grow and move as before.
+    pub fn spread_out(&mut self) -> Range<usize> {
+        let records = &mut self.records.0;
+        // Refused where a limit is far beyond what the machine has.
+        let _reserved = records.try_reserve_exact(self.limit.saturating_sub(records.len()));
+        let start = records.as_ptr().addr();
+        start..start + records.capacity() * size_of::<Record<A, S>>()
     }
 
     /// The hash of a key, for [`Self::prefetch`] and [`Self::lookup_hashed`].

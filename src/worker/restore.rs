@@ -14,6 +14,7 @@ use crate::path::flow::FlowState;
 use crate::path::forwarder::Settings as PathSettings;
 use crate::path::save::{Refused, SavedFlow};
 use crate::path::shared::Shared;
+use crate::port;
 use crate::snapshot::{PortId, ResourceId, Snapshot};
 
 /// What became of flows that were to be restored.
@@ -111,7 +112,9 @@ impl Paths {
             let counters = Arc::new(Counters::new());
             let (flow_limit, seed) = (settings.flow_limit, settings.seed);
             let settings = PathSettings { flow_limit, seed, worker, shared: shared.clone() };
-            (Forwarder::new(snapshot.clone(), counters.clone(), settings), counters)
+            let mut forwarder = Forwarder::new(snapshot.clone(), counters.clone(), settings);
+            forwarder.spread_out().into_iter().for_each(port::prefer_huge_pages);
+            (forwarder, counters)
         };
         let forwarders = (0..count).map(forwarder).collect();
         let (clock, poll) = (Clock::starting_at(0), settings.poll);
