@@ -1,0 +1,274 @@
+//! What is measured of each forwarder, and how.
+//!
+//! Sizes are those of IP packets: 64 bytes are 36 of payload, 1,400 are 1,372.
+
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::datagrams::{HEADERS, Link};
+use crate::sites::Site;
+use crate::stream::{Outcome, Pace, during, highest_rate, stream};
+use crate::table::{Found, median};
+use crate::window::{Sending, bulk};
+
+/// Sizes of IP packets.
+const SMALL: usize = 64;
+const LARGE: usize = 1_400;
+
+/// Percentages of the highest rate without loss at which delays are measured.
+const LOADS: [u8; 3] = [10, 50, 90];
+
+/// How much of a forwarder is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// Everything.
+    All,
+    /// All but how long datagrams are on their way.
+    Rates,
+    /// Only what depends on how it waits.
+    Waiting,
+}
+
+/// How long things are measured.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Times {
+    pub(crate) rounds: usize,
+    /// Seconds of a TCP connection.
+    pub(crate) seconds: u32,
+    /// Pings of a round.
+    pub(crate) pings: u32,
+    /// One rate that is tried, and how many are.
+    pub(crate) trial: Duration,
+    pub(crate) steps: usize,
+    /// Bulk traffic, delays at one load, idleness.
+    pub(crate) rest: Duration,
+    /// Documents, and as many catalogues, that are put in force under load.
+    pub(crate) changes: usize,
+}
+
+impl Times {
+    pub(crate) const FULL: Self = Self {
+        rounds: 7,
+        seconds: 4,
+        pings: 1_200,
+        trial: Duration::from_millis(250),
+        steps: 7,
+        rest: Duration::from_secs(1),
+        changes: 10,
+    };
+    pub(crate) const QUICK: Self = Self {
+        rounds: 3,
+        seconds: 1,
+        pings: 300,
+        trial: Duration::from_millis(150),
+        steps: 6,
+        rest: Duration::from_millis(400),
+        changes: 4,
+    };
+}
+
+/// A part of the datagrams that are on their way the shortest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Part {
+    Least,
+    P50,
+    P99,
+    P999,
+}
+
+impl Part {
+    const ALL: [Self; 4] = [Self::Least, Self::P50, Self::P99, Self::P999];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Least => "min",
+            Self::P50 => "p50",
+            Self::P99 => "p99",
+            Self::P999 => "p999",
+        }
+    }
+
+    fn of(self, outcome: &Outcome) -> f64 {
+        outcome.delay(match self {
+            Self::Least => 0.0,
+            Self::P50 => 0.5,
+            Self::P99 => 0.99,
+            Self::P999 => 0.999,
+        })
+    }
+}
+
+/// One thing that is measured: `left` to `right` through a forwarder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Measure {
+    /// Gigabits in a second of one connection, of eight.
+    Tcp(u8),
+    /// Processor seconds of a gigabyte, of one connection and of eight.
+    Cpu(u8),
+    /// Milliseconds: half the pings are faster.
+    Ping,
+    /// Thousand packets of a size in a second, of which at most a thousandth is lost.
+    Udp(usize),
+    /// Thousand packets of a size in a second that arrive of as many as the sender can send.
+    UdpFlood(usize),
+    /// Gigabits in a second of large datagrams that are sent one by one, as many as are acknowledged.
+    UdpBulk,
+    /// The same with datagrams that leave the sender as super-packets.
+    UdpSuper,
+    /// Microseconds that small datagrams are on their way, at a percentage of the highest rate without loss.
+    Delay(u8, Part),
+    /// Processor seconds in a second in which nothing happens.
+    Idle,
+}
+
+impl Measure {
+    /// All, in the order of the table.
+    pub(crate) fn all() -> Vec<Self> {
+        let rates = [
+            Self::Tcp(1),
+            Self::Tcp(8),
+            Self::Cpu(1),
+            Self::Cpu(8),
+            Self::Udp(SMALL),
+            Self::UdpFlood(SMALL),
+            Self::Udp(LARGE),
+            Self::UdpFlood(LARGE),
+            Self::UdpBulk,
+            Self::UdpSuper,
+            Self::Ping,
+        ];
+        let delays = LOADS.into_iter().flat_map(|load| Part::ALL.map(|part| Self::Delay(load, part)));
+        rates.into_iter().chain(delays).chain([Self::Idle]).collect()
+    }
+
+    /// Its key.
+    pub(crate) fn name(self) -> String {
+        match self {
+            Self::Tcp(flows) => format!("tcp{flows}"),
+            Self::Cpu(flows) => format!("cpu{flows}"),
+            Self::Ping => "ping_p50".to_owned(),
+            Self::Udp(size) => format!("udp{size}"),
+            Self::UdpFlood(size) => format!("udp{size}_flood"),
+            Self::UdpBulk => "udp_bulk_coalesced".to_owned(),
+            Self::UdpSuper => "udp_uso".to_owned(),
+            Self::Delay(load, part) => format!("latency_{}_us_{load}", part.name()),
+            Self::Idle => "idle_cpu".to_owned(),
+        }
+    }
+
+    /// What it is called in the table.
+    pub(crate) fn title(self) -> String {
+        match self {
+            Self::Tcp(flows) => format!("TCP x{flows}, Gb/s"),
+            Self::Cpu(flows) => format!("TCP x{flows}, CPU s/GB"),
+            Self::Ping => "ping p50, ms".to_owned(),
+            Self::Udp(size) => format!("UDP {size} B, kpps"),
+            Self::UdpFlood(size) => format!("UDP {size} B flood, kpps"),
+            Self::UdpBulk => "UDP bulk, Gb/s".to_owned(),
+            Self::UdpSuper => "UDP bulk USO, Gb/s".to_owned(),
+            Self::Delay(load, part) => format!("delay {} at {load} %, µs", part.name()),
+            Self::Idle => "idle, CPU s/s".to_owned(),
+        }
+    }
+
+    /// Whether its value itself says something on another machine, beside its ratios.
+    pub(crate) fn stands_alone(self) -> bool {
+        matches!(self, Self::Delay(..) | Self::Idle)
+    }
+}
+
+/// Measures a forwarder once.
+pub(crate) fn measure(site: &Site, extent: Extent, times: &Times, found: &mut Found) {
+    if extent != Extent::Waiting {
+        connections(site, times, found);
+        datagrams(site, extent, times, found);
+        bulk_datagrams(site, times, found);
+    }
+    waiting(site, times, found);
+}
+
+/// TCP.
+fn connections(site: &Site, times: &Times, found: &mut Found) {
+    for flows in [1, 8] {
+        let before = busy();
+        let arguments = ["-t", &times.seconds.to_string(), "-P", &flows.to_string()];
+        let rate = site.lab.iperf("left", "right", site.to, &arguments);
+        let bytes = rate / 8.0 * f64::from(times.seconds);
+        found.note(Measure::Tcp(flows), site.name, rate / 1e9);
+        found.note(Measure::Cpu(flows), site.name, (busy() - before) / (bytes / 1e9));
+    }
+}
+
+/// The highest rates, and how long datagrams are on their way below them.
+fn datagrams(site: &Site, extent: Extent, times: &Times, found: &mut Found) {
+    for size in [SMALL, LARGE] {
+        let link = Link::new(site);
+        let (flood, highest) = highest_rate(&link, size - HEADERS, times.trial, times.steps);
+        found.note(Measure::UdpFlood(size), site.name, flood / 1e3);
+        found.note(Measure::Udp(size), site.name, highest / 1e3);
+        if size == SMALL && extent == Extent::All {
+            for load in LOADS {
+                let pace = Pace::Even(highest * f64::from(load) / 100.0);
+                let outcome = stream(&link, size - HEADERS, pace, during(times.rest));
+                Part::ALL.iter().for_each(|part| found.note(Measure::Delay(load, *part), site.name, part.of(&outcome)));
+            }
+        }
+    }
+}
+
+/// Large datagrams, as many as are acknowledged.
+fn bulk_datagrams(site: &Site, times: &Times, found: &mut Found) {
+    for (measure, sending) in [(Measure::UdpBulk, Sending::Single), (Measure::UdpSuper, Sending::Super)] {
+        let before = site.counters();
+        let goodput = bulk(&Link::new(site), LARGE - HEADERS, sending, times.rest);
+        found.note(measure, site.name, goodput.rate / 1e9);
+        if goodput.stalls > 0 {
+            eprintln!("{}, {}: waited in vain {} times", site.name, measure.title(), goodput.stalls);
+        }
+        if let (Sending::Super, Some(before), Some(after)) = (sending, before, site.counters()) {
+            let count = |port: &str, name: &str| after.ports[port][name] - before.ports[port][name];
+            let (taken, sent) = (count("vm1", "super_packets_in"), count("data", "super_packets_out"));
+            let cut = count("data", "cut_in_software");
+            if taken < goodput.super_packets || sent < goodput.super_packets || cut > 0 {
+                found.super_packets_whole = false;
+                let all = goodput.super_packets;
+                eprintln!("{}: of {all} super-packets {taken} came in and {sent} went out; {cut} were cut", site.name);
+            }
+        }
+    }
+}
+
+/// Ping, and what waiting costs.
+fn waiting(site: &Site, times: &Times, found: &mut Found) {
+    let told = site.lab.exec("left", &["ping", "-i", "0.002", "-c", &times.pings.to_string(), site.to]);
+    let pings = told.lines().filter_map(|line| line.split("time=").nth(1)?.split(' ').next()?.parse().ok());
+    let mut pings: Vec<f64> = pings.collect();
+    assert!(pings.len() * 10 > times.pings as usize * 9, "{} of {} pings were answered", pings.len(), times.pings);
+    found.note(Measure::Ping, site.name, median(&mut pings));
+    if let Some(process) = site.process() {
+        let (before, start) = (spent(process), Instant::now());
+        thread::sleep(times.rest);
+        found.note(Measure::Idle, site.name, (spent(process) - before) / start.elapsed().as_secs_f64());
+    }
+}
+
+/// Processor time that the machine has spent on anything, in seconds.
+fn busy() -> f64 {
+    let text = fs::read_to_string("/proc/stat").expect("/proc/stat");
+    let line = text.lines().next().expect("a line for all processors");
+    let ticks: Vec<f64> = line.split_whitespace().skip(1).map(|value| value.parse().expect("a number")).collect();
+    // User, nice, system, then two of idleness, then interrupts.
+    (ticks[0] + ticks[1] + ticks[2] + ticks[5] + ticks[6]) / rustix::param::clock_ticks_per_second() as f64
+}
+
+/// Processor time that a process has spent, in seconds: of all its threads, to the nanosecond.
+fn spent(process: u32) -> f64 {
+    let threads = fs::read_dir(Path::new("/proc").join(process.to_string()).join("task")).expect("a process");
+    let spent = threads.filter_map(|thread| {
+        let text = fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+        text.split_whitespace().next()?.parse::<f64>().ok()
+    });
+    spent.sum::<f64>() / 1e9
+}
