@@ -21,7 +21,7 @@ use sidestep::port::namespace;
 use crate::datagrams::{HEADERS, Link};
 use crate::ending::Ending;
 use crate::sites::{DOCUMENT, Node, SERVICE, Site};
-use crate::stream::{Pace, during, highest_rate, stream};
+use crate::stream::{Pace, Search, during, stream};
 
 /// Subnets of the network beside that of the VM.
 const SUBNETS: usize = 49;
@@ -83,8 +83,9 @@ pub(crate) fn under_load(times: usize, trial: Duration) -> Report {
     fs::write(&next_week, week_after(this_week).to_string()).expect("write");
 
     let link = Link::new(&site);
-    let (_, highest) = highest_rate(&link, SIZE - HEADERS, trial, 6);
-    let pace = Pace::Bursts(highest / 2.0);
+    let mut search = Search::around(stream(&link, SIZE - HEADERS, Pace::Flood, during(trial)).rate);
+    (0..6).for_each(|_| search.step(&link, SIZE - HEADERS, trial));
+    let pace = Pace::Bursts(search.best / 2.0);
     let ending = Ending::default();
     thread::scope(|scope| {
         let connection = Connection::open(&site);

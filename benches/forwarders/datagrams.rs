@@ -91,13 +91,13 @@ impl Link {
         let receiver = socket(site, "right", PORT);
         let sender = socket(site, "left", 0);
         sender.connect((site.to, PORT)).expect("a route");
-        let hello = wait_for("a datagram passes", Duration::from_secs(10), || {
+        wait_for("a datagram passes, and its answer", Duration::from_secs(10), || {
             sender.send(b"hello").ok()?;
-            receiver.recv_from(&mut [0; 8]).ok()
+            let (_, peer) = receiver.recv_from(&mut [0; 8]).ok()?;
+            receiver.connect(peer).expect("a route");
+            receiver.send(b"hello").expect("send");
+            sender.recv(&mut [0; 8]).ok()
         });
-        receiver.connect(hello.1).expect("a route");
-        receiver.send(b"hello").expect("send");
-        sender.recv(&mut [0; 8]).expect("an answer passes");
         Self { sender, receiver }
     }
 

@@ -46,7 +46,7 @@ fn main() {
     let mut found = Found::default();
     for round in 1..=times.rounds {
         eprintln!("round {round} of {}", times.rounds);
-        sites.iter().for_each(|(site, extent)| measure(site, *extent, &times, &mut found));
+        measure(&sites, &times, &mut found);
         sites.rotate_left(2);
     }
     drop(sites);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::datagrams::{HEADERS, Link};
 use crate::sites::Site;
-use crate::stream::{Outcome, Pace, during, highest_rate, stream};
+use crate::stream::{Outcome, Pace, Search, during, stream};
 use crate::table::{Found, median};
 use crate::window::{Sending, bulk};
 
@@ -39,10 +39,13 @@ pub(crate) struct Times {
     pub(crate) seconds: u32,
     /// Pings of a round.
     pub(crate) pings: u32,
+    /// A moment in which all forwarders have a turn, and how many turns each has.
+    pub(crate) turn: Duration,
+    pub(crate) turns: usize,
     /// One rate that is tried, and how many are.
     pub(crate) trial: Duration,
     pub(crate) steps: usize,
-    /// Bulk traffic, delays at one load, idleness.
+    /// Delays at one load, idleness.
     pub(crate) rest: Duration,
     /// Documents, and as many catalogues, that are put in force under load.
     pub(crate) changes: usize,
@@ -53,6 +56,8 @@ impl Times {
         rounds: 7,
         seconds: 4,
         pings: 1_200,
+        turn: Duration::from_millis(100),
+        turns: 9,
         trial: Duration::from_millis(250),
         steps: 7,
         rest: Duration::from_secs(1),
@@ -62,6 +67,8 @@ impl Times {
         rounds: 3,
         seconds: 1,
         pings: 300,
+        turn: Duration::from_millis(80),
+        turns: 5,
         trial: Duration::from_millis(150),
         steps: 6,
         rest: Duration::from_millis(400),
@@ -113,6 +120,9 @@ pub(crate) enum Measure {
     Udp(usize),
     /// Thousand packets of a size in a second that arrive of as many as the sender can send.
     UdpFlood(usize),
+    /// Nanoseconds of a processor that the forwarder takes for a packet of a flood. Beside the rates, which sender, forwarder
+    /// and receiver share two processors for, this says what a forwarder with a processor of its own would be capable of.
+    UdpCost(usize),
     /// Gigabits in a second of large datagrams that are sent one by one, as many as are acknowledged.
     UdpBulk,
     /// The same with datagrams that leave the sender as super-packets.
@@ -133,8 +143,10 @@ impl Measure {
             Self::Cpu(8),
             Self::Udp(SMALL),
             Self::UdpFlood(SMALL),
+            Self::UdpCost(SMALL),
             Self::Udp(LARGE),
             Self::UdpFlood(LARGE),
+            Self::UdpCost(LARGE),
             Self::UdpBulk,
             Self::UdpSuper,
             Self::Ping,
@@ -151,6 +163,7 @@ impl Measure {
             Self::Ping => "ping_p50".to_owned(),
             Self::Udp(size) => format!("udp{size}"),
             Self::UdpFlood(size) => format!("udp{size}_flood"),
+            Self::UdpCost(size) => format!("udp{size}_cost"),
             Self::UdpBulk => "udp_bulk_coalesced".to_owned(),
             Self::UdpSuper => "udp_uso".to_owned(),
             Self::Delay(load, part) => format!("latency_{}_us_{load}", part.name()),
@@ -166,6 +179,7 @@ impl Measure {
             Self::Ping => "ping p50, ms".to_owned(),
             Self::Udp(size) => format!("UDP {size} B, kpps"),
             Self::UdpFlood(size) => format!("UDP {size} B flood, kpps"),
+            Self::UdpCost(size) => format!("UDP {size} B, CPU ns"),
             Self::UdpBulk => "UDP bulk, Gb/s".to_owned(),
             Self::UdpSuper => "UDP bulk USO, Gb/s".to_owned(),
             Self::Delay(load, part) => format!("delay {} at {load} %, µs", part.name()),
@@ -179,14 +193,28 @@ impl Measure {
     }
 }
 
-/// Measures a forwarder once.
-pub(crate) fn measure(site: &Site, extent: Extent, times: &Times, found: &mut Found) {
-    if extent != Extent::Waiting {
-        connections(site, times, found);
-        datagrams(site, extent, times, found);
-        bulk_datagrams(site, times, found);
+/// Measures every forwarder once. What takes long is done with one after the other; what takes a moment is done so many
+/// times, all forwarders in turn, that a busy moment of the machine meets all alike.
+pub(crate) fn measure(sites: &[(Site, Extent)], times: &Times, found: &mut Found) {
+    let rates: Vec<&Site> =
+        sites.iter().filter(|(_, extent)| *extent != Extent::Waiting).map(|(site, _)| site).collect();
+    rates.iter().for_each(|site| connections(site, times, found));
+    for size in [SMALL, LARGE] {
+        let links: Vec<Link> = rates.iter().map(|site| Link::new(site)).collect();
+        let highest = highest_rates(&rates, &links, size, times, found);
+        if size == SMALL {
+            for ((site, link), highest) in rates.iter().zip(&links).zip(highest) {
+                let all = sites.iter().any(|(other, extent)| other.name == site.name && *extent == Extent::All);
+                if all {
+                    delays(site, link, highest, times, found);
+                }
+            }
+        }
     }
-    waiting(site, times, found);
+    for (measure, sending) in [(Measure::UdpBulk, Sending::Single), (Measure::UdpSuper, Sending::Super)] {
+        bulk_datagrams(&rates, measure, sending, times, found);
+    }
+    sites.iter().for_each(|(site, _)| waiting(site, times, found));
 }
 
 /// TCP.
@@ -201,41 +229,71 @@ fn connections(site: &Site, times: &Times, found: &mut Found) {
     }
 }
 
-/// The highest rates, and how long datagrams are on their way below them.
-fn datagrams(site: &Site, extent: Extent, times: &Times, found: &mut Found) {
-    for size in [SMALL, LARGE] {
-        let link = Link::new(site);
-        let (flood, highest) = highest_rate(&link, size - HEADERS, times.trial, times.steps);
-        found.note(Measure::UdpFlood(size), site.name, flood / 1e3);
-        found.note(Measure::Udp(size), site.name, highest / 1e3);
-        if size == SMALL && extent == Extent::All {
-            for load in LOADS {
-                let pace = Pace::Even(highest * f64::from(load) / 100.0);
-                let outcome = stream(&link, size - HEADERS, pace, during(times.rest));
-                Part::ALL.iter().for_each(|part| found.note(Measure::Delay(load, *part), site.name, part.of(&outcome)));
+/// What arrives of a flood, what a packet costs in it, and the highest rates without loss, which are given back.
+fn highest_rates(sites: &[&Site], links: &[Link], size: usize, times: &Times, found: &mut Found) -> Vec<f64> {
+    let payload = size - HEADERS;
+    let mut floods = vec![Vec::new(); sites.len()];
+    let mut costs = vec![Vec::new(); sites.len()];
+    for _ in 0..times.turns {
+        for (number, (site, link)) in sites.iter().zip(links).enumerate() {
+            let before = site.process().map(|process| (spent(process), site.arrived()));
+            floods[number].push(stream(link, payload, Pace::Flood, during(times.turn)).rate);
+            if let (Some((cost, arrived)), Some(process)) = (before, site.process()) {
+                costs[number].push((spent(process) - cost) * 1e9 / (site.arrived() - arrived) as f64);
             }
         }
+    }
+    let floods: Vec<f64> = floods.iter_mut().map(|rates| median(rates)).collect();
+    let mut searches: Vec<Search> = floods.iter().map(|flood| Search::around(*flood)).collect();
+    for _ in 0..times.steps {
+        for (search, link) in searches.iter_mut().zip(links) {
+            search.step(link, payload, times.trial);
+        }
+    }
+    for (number, site) in sites.iter().enumerate() {
+        found.note(Measure::UdpFlood(size), site.name, floods[number] / 1e3);
+        found.note(Measure::Udp(size), site.name, searches[number].best / 1e3);
+        if !costs[number].is_empty() {
+            found.note(Measure::UdpCost(size), site.name, median(&mut costs[number]));
+        }
+    }
+    searches.iter().map(|search| search.best).collect()
+}
+
+/// How long small datagrams are on their way.
+fn delays(site: &Site, link: &Link, highest: f64, times: &Times, found: &mut Found) {
+    for load in LOADS {
+        let pace = Pace::Even(highest * f64::from(load) / 100.0);
+        let outcome = stream(link, SMALL - HEADERS, pace, during(times.rest));
+        Part::ALL.iter().for_each(|part| found.note(Measure::Delay(load, *part), site.name, part.of(&outcome)));
     }
 }
 
 /// Large datagrams, as many as are acknowledged.
-fn bulk_datagrams(site: &Site, times: &Times, found: &mut Found) {
-    for (measure, sending) in [(Measure::UdpBulk, Sending::Single), (Measure::UdpSuper, Sending::Super)] {
-        let before = site.counters();
-        let goodput = bulk(&Link::new(site), LARGE - HEADERS, sending, times.rest);
-        found.note(measure, site.name, goodput.rate / 1e9);
-        if goodput.stalls > 0 {
-            eprintln!("{}, {}: waited in vain {} times", site.name, measure.title(), goodput.stalls);
-        }
-        if let (Sending::Super, Some(before), Some(after)) = (sending, before, site.counters()) {
-            let count = |port: &str, name: &str| after.ports[port][name] - before.ports[port][name];
-            let (taken, sent) = (count("vm1", "super_packets_in"), count("data", "super_packets_out"));
-            let cut = count("data", "cut_in_software");
-            if taken < goodput.super_packets || sent < goodput.super_packets || cut > 0 {
-                found.super_packets_whole = false;
-                let all = goodput.super_packets;
-                eprintln!("{}: of {all} super-packets {taken} came in and {sent} went out; {cut} were cut", site.name);
+fn bulk_datagrams(sites: &[&Site], measure: Measure, sending: Sending, times: &Times, found: &mut Found) {
+    let links: Vec<Link> = sites.iter().map(|site| Link::new(site)).collect();
+    let before: Vec<_> = sites.iter().map(|site| site.counters()).collect();
+    let mut rates = vec![Vec::new(); sites.len()];
+    let mut super_packets = vec![0; sites.len()];
+    for _ in 0..times.turns {
+        for (number, (site, link)) in sites.iter().zip(&links).enumerate() {
+            let goodput = bulk(link, LARGE - HEADERS, sending, times.turn);
+            rates[number].push(goodput.rate / 1e9);
+            super_packets[number] += goodput.super_packets;
+            if goodput.stalls > 0 {
+                eprintln!("{}, {}: waited in vain {} times", site.name, measure.title(), goodput.stalls);
             }
+        }
+    }
+    for (number, site) in sites.iter().enumerate() {
+        found.note(measure, site.name, median(&mut rates[number]));
+        let (Sending::Super, Some(before), Some(after)) = (sending, &before[number], site.counters()) else { continue };
+        let count = |port: &str, name: &str| after.ports[port][name] - before.ports[port][name];
+        let (taken, sent) = (count("vm1", "super_packets_in"), count("data", "super_packets_out"));
+        let (cut, all) = (count("data", "cut_in_software"), super_packets[number]);
+        if taken < all || sent < all || cut > 0 {
+            found.super_packets_whole = false;
+            eprintln!("{}: of {all} super-packets {taken} came in and {sent} went out; {cut} were cut", site.name);
         }
     }
 }

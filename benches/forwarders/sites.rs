@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use sidestep::control::answers::Counters;
 use sidestep::control::client::Client;
+use sidestep::port::namespace;
 use tempfile::TempDir;
 
 use crate::support::{Lab, Process, run};
@@ -25,6 +26,14 @@ impl Site {
     /// The process that forwards; none where the kernel does.
     pub(crate) fn process(&self) -> Option<u32> {
         self.process.as_ref().map(|process| process.0.id())
+    }
+
+    /// Packets that have arrived at `right`.
+    pub(crate) fn arrived(&self) -> u64 {
+        let read = || fs::read_to_string("/proc/thread-self/net/dev");
+        let text = namespace::run(Some(&self.lab.name("right")), read).expect("a namespace").expect("devices");
+        let device = text.lines().find_map(|line| line.trim_start().strip_prefix("eth0:")).expect("a device");
+        device.split_whitespace().nth(1).and_then(|packets| packets.parse().ok()).expect("a number")
     }
 
     /// A file of a node's own folder.

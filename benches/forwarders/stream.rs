@@ -36,7 +36,7 @@ pub(crate) struct Outcome {
     pub(crate) received: u64,
     /// Those that came after one with a larger number.
     pub(crate) late: u64,
-    /// Datagrams that arrived in a second, the first quarter and the rest of a queue at the end left out.
+    /// Datagrams that arrived in a second, the beginning and the rest of a queue at the end left out.
     pub(crate) rate: f64,
     /// Nanoseconds that each was on its way, sorted.
     pub(crate) delays: Vec<u32>,
@@ -129,32 +129,42 @@ pub(crate) fn stream(link: &Link, size: usize, pace: Pace, mut going: impl FnMut
 }
 
 /// How long a stream runs until what arrives is counted for its rate.
-const WARM: Duration = Duration::from_millis(50);
+const WARM: Duration = Duration::from_millis(20);
 
 /// How long something is measured.
 pub(crate) fn during(time: Duration) -> impl FnMut(Duration) -> bool {
     move |passed| passed < time
 }
 
-/// Datagrams in a second that arrive of a flood, and the highest rate of which nearly all arrive: found by halving the space
-/// between two rates, by their ratio. A rate that loses is tried once more, because on a machine with other things to do
-/// one interruption is enough to lose, and it says nothing about the forwarder.
-pub(crate) fn highest_rate(link: &Link, size: usize, trial: Duration, steps: usize) -> (f64, f64) {
-    let flood = stream(link, size, Pace::Flood, during(trial)).rate;
-    let (mut low, mut high, mut best) = (flood * LOWEST, flood * HIGHEST, 0_f64);
-    for _ in 0..steps {
-        let rate = (low * high).sqrt();
+/// The highest rate of which nearly all arrives, found by halving the space between two rates, by their ratio.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Search {
+    low: f64,
+    high: f64,
+    /// What arrived in a second of the highest rate so far that loses next to nothing; 0 where none has been found.
+    pub(crate) best: f64,
+}
+
+impl Search {
+    /// A search about what arrives of a flood.
+    pub(crate) fn around(flood: f64) -> Self {
+        Self { low: flood * LOWEST, high: flood * HIGHEST, best: 0.0 }
+    }
+
+    /// Halves the space. A rate that loses is tried once more, because on a machine with other things to do one interruption
+    /// is enough to lose, and it says nothing about the forwarder.
+    pub(crate) fn step(&mut self, link: &Link, size: usize, trial: Duration) {
+        let rate = (self.low * self.high).sqrt();
         let passes = (0..2).find_map(|_| {
             let outcome = stream(link, size, Pace::Even(rate), during(trial));
             outcome.is_complete().then_some(outcome.rate)
         });
         match passes {
             Some(arrived) => {
-                best = best.max(arrived);
-                low = rate;
+                self.best = self.best.max(arrived);
+                self.low = rate;
             }
-            None => high = rate,
+            None => self.high = rate,
         }
     }
-    (flood, best)
 }

@@ -18,7 +18,7 @@ const ACKNOWLEDGED: u64 = 16;
 const SEGMENTS: usize = 46;
 
 /// How long the first datagrams are not counted.
-const WARM: Duration = Duration::from_millis(50);
+const WARM: Duration = Duration::from_millis(20);
 
 /// How datagrams leave the sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
