@@ -33,9 +33,6 @@ pub(crate) const SILENCE: Duration = Duration::from_millis(40);
 /// wait for a processor, too little to hide for a whole measurement one that is too slow.
 const RECEIVE_BUFFER: usize = 8 << 20;
 
-/// Where the receiver listens.
-const PORT: u16 = 9_000;
-
 /// What every datagram begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp {
@@ -88,9 +85,10 @@ pub(crate) struct Link {
 impl Link {
     /// A new flow, with a datagram each way behind it.
     pub(crate) fn new(site: &Site) -> Self {
-        let receiver = socket(site, "right", PORT);
+        let receiver = socket(site, "right", 0);
         let sender = socket(site, "left", 0);
-        sender.connect((site.to, PORT)).expect("a route");
+        let port = receiver.local_addr().expect("an address").port();
+        sender.connect((site.to, port)).expect("a route");
         wait_for("a datagram passes, and its answer", Duration::from_secs(10), || {
             sender.send(b"hello").ok()?;
             let (_, peer) = receiver.recv_from(&mut [0; 8]).ok()?;

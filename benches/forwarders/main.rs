@@ -42,6 +42,10 @@ fn main() {
         (Node::default().start("node"), Extent::All),
         (Node { source: SNAT, ..Node::default() }.start("node, SNAT"), Extent::Rates),
     ];
+    match sites::adaptive() {
+        Some(node) => sites.push((node.start("node, adaptive"), Extent::Waiting)),
+        None => println!("node, adaptive: left out, documents have no `poll`"),
+    }
     let names: Vec<_> = sites.iter().map(|(site, _)| site.name).collect();
     let mut found = Found::default();
     for round in 1..=times.rounds {
@@ -76,13 +80,14 @@ fn main() {
         let report = order::two_workers(source, times.seconds);
         println!(
             "two workers, {name}: {} and {} datagrams out of order of {} there and {} back; TCP x8 {:.1} Gb/s, {} times out of \
-             order; {:.1} % of {} packets handed over",
+             order; {} ({:.2} %) of {} packets handed over",
             report.late[0],
             report.late[1],
             report.received[0],
             report.received[1],
             report.tcp / 1e9,
             report.tcp_late,
+            report.handed_over,
             report.handed_over as f64 * 100.0 / report.packets as f64,
             report.packets
         );

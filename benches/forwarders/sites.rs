@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use sidestep::control::answers::Counters;
 use sidestep::control::client::Client;
+use sidestep::model;
 use sidestep::port::namespace;
 use tempfile::TempDir;
 
@@ -188,6 +189,14 @@ device = {{ tun = "eth0", netns = "{right}" }}
         let process = start(&["run", "-c", &path(DOCUMENT), "--control", &path(SOCKET)]);
         Site { name, lab, to: SERVICE, process: Some(process), folder: Some(folder) }
     }
+}
+
+/// A node that looks for packets a while before it sleeps; none where documents cannot say so.
+pub(crate) fn adaptive() -> Option<Node> {
+    let settings = "poll = \"adaptive\"\n".to_owned();
+    let document = settings.clone() + include_str!("../../config/demo.toml");
+    model::parse(&document, Path::new("demo.toml"), None).ok()?;
+    Some(Node { settings, ..Node::default() })
 }
 
 /// The address of the service that a node's VM reaches.
