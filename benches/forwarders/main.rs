@@ -25,7 +25,7 @@ mod table;
 mod window;
 
 use measures::{Extent, Times, measure};
-use sites::{Node, SNAT, kernel, null};
+use sites::{ADAPTIVE, Node, SNAT, kernel, null};
 use support::privileged;
 use table::Found;
 
@@ -35,17 +35,14 @@ fn main() {
     }
     let quick = std::env::var_os("SIDESTEP_BENCH_QUICK").is_some();
     let times = if quick { Times::QUICK } else { Times::FULL };
-    let mut sites = vec![
+    let mut sites = [
         (kernel(), Extent::All),
         (null("ceiling", "offload"), Extent::All),
         (null("ceiling, plain", "plain"), Extent::Rates),
         (Node::default().start("node"), Extent::All),
         (Node { source: SNAT, ..Node::default() }.start("node, SNAT"), Extent::Rates),
+        (Node { settings: ADAPTIVE.to_owned(), ..Node::default() }.start("node, adaptive"), Extent::Waiting),
     ];
-    match sites::adaptive() {
-        Some(node) => sites.push((node.start("node, adaptive"), Extent::Waiting)),
-        None => println!("node, adaptive: left out, documents have no `poll`"),
-    }
     let names: Vec<_> = sites.iter().map(|(site, _)| site.name).collect();
     let mut found = Found::default();
     for round in 1..=times.rounds {

@@ -4,10 +4,11 @@
 //!
 //! Two figures stand for the highest rate. `udp64` is the highest that loses at most a thousandth, found by trying rates;
 //! `udp64_flood` is what arrives of as much as the sender can send. The first is the one that comes out alike: in three
-//! rounds on two processors with little else to do a node's ratios to the ceiling lay from 0.82 to 0.86 (1,400 bytes: 0.72
+//! rounds on two processors with little else to do, a node's ratios to the ceiling lay from 0.82 to 0.86 (1,400 bytes: 0.72
 //! to 0.79), those of the flood from 0.83 to 1.25 (0.63 to 0.85), because there the kernel's scheduler decides how much time
-//! the sender takes from the others. Where other programs run both differ twofold, and `udp64_cost` says most: processor
-//! time of the forwarder for each packet of a flood, which of one forwarder stays within a few percent.
+//! the sender takes from the others. Where other programs run both may differ twofold from round to round, and `udp64_cost`
+//! says most: processor time of the forwarder for each packet of a flood. Of the ceiling it lay within a tenth even then.
+//! (These figures are of a node that passed each datagram on by itself.)
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,9 +17,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::datagrams::{HEADERS, Link};
+use crate::report::median;
 use crate::sites::Site;
 use crate::stream::{Outcome, Pace, Search, during, stream};
-use crate::table::{Found, median};
+use crate::table::Found;
 use crate::window::{Sending, bulk};
 
 /// Sizes of IP packets.
@@ -242,14 +244,14 @@ fn highest_rates(sites: &[&Site], links: &[Link], size: usize, times: &Times, fo
     let mut costs = vec![Vec::new(); sites.len()];
     for _ in 0..times.turns {
         for (number, (site, link)) in sites.iter().zip(links).enumerate() {
-            let before = site.process().map(|process| (spent(process), site.arrived()));
+            let before = site.process().map(|process| (spent(process), site.taken()));
             floods[number].push(stream(link, payload, Pace::Flood, during(times.turn)).rate);
-            if let (Some((cost, arrived)), Some(process)) = (before, site.process()) {
-                costs[number].push((spent(process) - cost) * 1e9 / (site.arrived() - arrived) as f64);
+            if let (Some((cost, taken)), Some(process)) = (before, site.process()) {
+                costs[number].push((spent(process) - cost) * 1e9 / (site.taken() - taken) as f64);
             }
         }
     }
-    let floods: Vec<f64> = floods.iter_mut().map(|rates| median(rates)).collect();
+    let floods: Vec<f64> = floods.iter().map(|rates| median(rates)).collect();
     let mut searches: Vec<Search> = floods.iter().map(|flood| Search::around(*flood)).collect();
     for _ in 0..times.steps {
         for (search, link) in searches.iter_mut().zip(links) {
@@ -260,7 +262,7 @@ fn highest_rates(sites: &[&Site], links: &[Link], size: usize, times: &Times, fo
         found.note(Measure::UdpFlood(size), site.name, floods[number] / 1e3);
         found.note(Measure::Udp(size), site.name, searches[number].best / 1e3);
         if !costs[number].is_empty() {
-            found.note(Measure::UdpCost(size), site.name, median(&mut costs[number]));
+            found.note(Measure::UdpCost(size), site.name, median(&costs[number]));
         }
     }
     searches.iter().map(|search| search.best).collect()
@@ -281,8 +283,8 @@ fn delays(sites: &[&Site], highest: &BTreeMap<&str, f64>, times: &Times, found: 
         }
         for (site, turns) in sites.iter().zip(turns) {
             for (number, part) in Part::ALL.into_iter().enumerate() {
-                let mut values: Vec<f64> = turns.iter().map(|turn| turn[number]).collect();
-                found.note(Measure::Delay(load, part), site.name, median(&mut values));
+                let values: Vec<f64> = turns.iter().map(|turn| turn[number]).collect();
+                found.note(Measure::Delay(load, part), site.name, median(&values));
             }
         }
     }
@@ -305,7 +307,7 @@ fn bulk_datagrams(sites: &[&Site], measure: Measure, sending: Sending, times: &T
         }
     }
     for (number, site) in sites.iter().enumerate() {
-        found.note(measure, site.name, median(&mut rates[number]));
+        found.note(measure, site.name, median(&rates[number]));
         let (Sending::Super, Some(before), Some(after)) = (sending, &before[number], site.counters()) else { continue };
         let count = |port: &str, name: &str| after.ports[port][name] - before.ports[port][name];
         let (taken, sent) = (count("vm1", "super_packets_in"), count("data", "super_packets_out"));
@@ -321,9 +323,9 @@ fn bulk_datagrams(sites: &[&Site], measure: Measure, sending: Sending, times: &T
 fn waiting(site: &Site, times: &Times, found: &mut Found) {
     let told = site.lab.exec("left", &["ping", "-i", "0.002", "-c", &times.pings.to_string(), site.to]);
     let pings = told.lines().filter_map(|line| line.split("time=").nth(1)?.split(' ').next()?.parse().ok());
-    let mut pings: Vec<f64> = pings.collect();
+    let pings: Vec<f64> = pings.collect();
     assert!(pings.len() * 10 > times.pings as usize * 9, "{} of {} pings were answered", pings.len(), times.pings);
-    found.note(Measure::Ping, site.name, median(&mut pings));
+    found.note(Measure::Ping, site.name, median(&pings));
     if let Some(process) = site.process() {
         let (before, start) = (spent(process), Instant::now());
         thread::sleep(times.idle);

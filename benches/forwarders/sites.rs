@@ -7,7 +7,6 @@ use std::process::{Command, Stdio};
 
 use sidestep::control::answers::Counters;
 use sidestep::control::client::Client;
-use sidestep::model;
 use sidestep::port::namespace;
 use tempfile::TempDir;
 
@@ -29,12 +28,14 @@ impl Site {
         self.process.as_ref().map(|process| process.0.id())
     }
 
-    /// Packets that have arrived at `right`.
-    pub(crate) fn arrived(&self) -> u64 {
+    /// Packets that `left` has sent and the forwarder has taken. What arrives at `right` does not tell: packets may have been
+    /// put together.
+    pub(crate) fn taken(&self) -> u64 {
         let read = || fs::read_to_string("/proc/thread-self/net/dev");
-        let text = namespace::run(Some(&self.lab.name("right")), read).expect("a namespace").expect("devices");
+        let text = namespace::run(Some(&self.lab.name("left")), read).expect("a namespace").expect("devices");
         let device = text.lines().find_map(|line| line.trim_start().strip_prefix("eth0:")).expect("a device");
-        device.split_whitespace().nth(1).and_then(|packets| packets.parse().ok()).expect("a number")
+        // Eight figures of what the host receives stand before those of what it sends: bytes, packets.
+        device.split_whitespace().nth(9).and_then(|packets| packets.parse().ok()).expect("a number")
     }
 
     /// A file of a node's own folder.
@@ -191,14 +192,6 @@ device = {{ tun = "eth0", netns = "{right}" }}
     }
 }
 
-/// A node that looks for packets a while before it sleeps; none where documents cannot say so.
-pub(crate) fn adaptive() -> Option<Node> {
-    let settings = "poll = \"adaptive\"\n".to_owned();
-    let document = settings.clone() + include_str!("../../config/demo.toml");
-    model::parse(&document, Path::new("demo.toml"), None).ok()?;
-    Some(Node { settings, ..Node::default() })
-}
-
 /// The address of the service that a node's VM reaches.
 pub(crate) const SERVICE: &str = "20.60.1.10";
 
@@ -207,3 +200,6 @@ pub(crate) const PRIVATE: &str = r#""private""#;
 
 /// `source` of an endpoint that translates to a pool.
 pub(crate) const SNAT: &str = r#"{ snat = "pool" }"#;
+
+/// Settings of a node that looks for packets a while before it sleeps.
+pub(crate) const ADAPTIVE: &str = r#"poll = "adaptive""#;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use crate::measures::Measure;
+use crate::report::median;
 
 /// The forwarders that others are compared with.
 const CEILING: &str = "ceiling";
@@ -65,11 +66,11 @@ impl Found {
                 },
             };
             if measure.stands_alone() {
-                medians.insert(key.clone(), median(&mut values.clone()).into());
+                medians.insert(key.clone(), median(values).into());
             }
             for other in [CEILING, KERNEL] {
-                if let Some(mut ratios) = self.ratios(*measure, name, other) {
-                    medians.insert(format!("{key}_vs_{other}"), median(&mut ratios).into());
+                if let Some(ratios) = self.ratios(*measure, name, other) {
+                    medians.insert(format!("{key}_vs_{other}"), median(&ratios).into());
                 }
             }
         }
@@ -77,15 +78,9 @@ impl Found {
     }
 }
 
-/// The value in the middle.
-pub(crate) fn median(values: &mut [f64]) -> f64 {
-    values.sort_unstable_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
 /// `0.98 (0.95 to 1.01)`.
 fn spread(values: &[f64], digits: usize) -> String {
-    let mut values = values.to_vec();
-    let median = median(&mut values);
-    format!("{median:.digits$} ({:.digits$} to {:.digits$})", values[0], values[values.len() - 1])
+    let smallest = values.iter().copied().fold(f64::INFINITY, f64::min);
+    let largest = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    format!("{:.digits$} ({smallest:.digits$} to {largest:.digits$})", median(values))
 }
