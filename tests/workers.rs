@@ -1,5 +1,5 @@
 //! Real workers on real threads over memory ports: generations are taken, flows stay in order, packets that meet the
-//! wrong worker reach the right one.
+//! wrong worker reach the right one, packets of a batch leave together.
 
 #[path = "behaviour/bench.rs"]
 #[allow(dead_code, reason = "shared with the behaviour tests, which use more of it")]
@@ -13,6 +13,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sidestep::model::network::{EndpointSource, Network, ServiceEndpoint};
+use sidestep::packet::checksum;
+use sidestep::packet::frame::{Checksum, Frame, Offload};
+use sidestep::packet::parse::parse;
+use sidestep::packet::segment::segment;
 use sidestep::path::save::SavedFlow;
 use sidestep::plan::Plan;
 use sidestep::port::{Port, memory};
@@ -342,4 +346,87 @@ fn blocks_with_other_flows_than_they_say_are_not_taken_in() {
             assert_eq!(twice, Ok(Restored { refused: 3, ..all }));
         }
     }
+}
+
+/// A datagram whose checksum is left to whoever sends it on a wire, as a kernel hands over what its own hosts send.
+fn unsummed(from: (&str, u16), payload: &[u8]) -> memory::Packet {
+    let bytes = udp(from, ("20.60.1.10", 443), payload);
+    let checksum = Checksum::Partial { start: 20, offset: 6 };
+    let mut frame = Frame::from_packet(&bytes);
+    let sum = checksum::pseudo_header(&bytes, &parse(&bytes).unwrap(), bytes.len() as u32 - 20).unwrap();
+    frame.bytes_mut()[26..28].copy_from_slice(&sum.to_be_bytes());
+    memory::Packet { bytes: frame.bytes().to_vec(), offload: Offload { checksum, segmentation: None } }
+}
+
+/// A node whose vm1 has sent all of these before it starts, and what has left through the gateway once all is accounted for.
+fn sent_at_once(packets: Vec<memory::Packet>, before: impl FnOnce(&memory::Handle)) -> (Node, Vec<memory::Packet>) {
+    let count = packets.len() as u64;
+    let (node, _) = Node::resume_with(1, Vec::new(), |snapshot, queues| {
+        let queue = |name: &str| &queues[snapshot.ports.iter().position(|port| port.name == name).unwrap()][0];
+        before(queue("gateway"));
+        for packet in packets {
+            assert!(queue("vm1").inject(packet));
+        }
+    });
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while node.report().received < count || node.report().unaccounted() != 0 {
+        assert!(Instant::now() < deadline, "{:?}", node.report());
+        std::thread::yield_now();
+    }
+    let left = node.queue("gateway", 0).collect_all();
+    (node, left)
+}
+
+/// The payloads of what leaves, cut into the packets that a wire would carry.
+fn payloads(left: &[memory::Packet]) -> Vec<Vec<u8>> {
+    let mut all = Vec::new();
+    for packet in left {
+        let mut frame = Frame::from_packet(&packet.bytes);
+        frame.offload = packet.offload;
+        let parsed = parse(frame.bytes()).unwrap();
+        segment(&frame, &parsed, &mut Frame::new(), |piece| {
+            let parsed = parse(piece.bytes()).unwrap();
+            assert_ne!(checksum::verify(piece.bytes(), &parsed), Some(false));
+            all.push(piece.bytes()[parsed.payload()..].to_vec());
+        });
+    }
+    all
+}
+
+#[test]
+fn datagrams_of_a_batch_leave_as_super_packets_in_their_order() {
+    let payload = |number: u16| [number.to_be_bytes(), [1, 2]].concat();
+    let packets = (0..40).map(|number| unsummed(("10.1.1.4", 1_000 + number % 2), &payload(number))).collect();
+    let (node, left) = sent_at_once(packets, |_| {});
+    assert!(left.len() <= 10, "{} packets left", left.len());
+    let payloads = payloads(&left);
+    for flow in 0..2_u16 {
+        let expected: Vec<_> = (flow..40).step_by(2).map(payload).collect();
+        let of_flow = |payload: &&Vec<u8>| u16::from(payload[1]) % 2 == flow;
+        assert_eq!(payloads.iter().filter(of_flow).cloned().collect::<Vec<_>>(), expected);
+    }
+    assert_eq!((node.report().forwarded, node.report().forwarded_bytes), (40, 40 * 32));
+    node.finish();
+}
+
+#[test]
+fn a_packet_that_is_sent_alone_does_not_overtake_its_flow() {
+    let mut packets: Vec<memory::Packet> = (0..8_u8).map(|number| unsummed(("10.1.1.4", 9), &[number])).collect();
+    // One whose checksum nobody has verified.
+    packets[4] = memory::Packet::from(udp(("10.1.1.4", 9), ("20.60.1.10", 443), &[4]));
+    let (node, left) = sent_at_once(packets, |_| {});
+    assert_eq!(payloads(&left), (0..8_u8).map(|number| vec![number]).collect::<Vec<_>>());
+    assert_eq!(left.len(), 3);
+    node.finish();
+}
+
+#[test]
+fn packets_of_a_super_packet_that_could_not_leave_are_dropped_one_by_one() {
+    let packets = (0..8_u8).map(|number| unsummed(("10.1.1.4", 9), &[number])).collect();
+    let (node, left) = sent_at_once(packets, |gateway| gateway.fail_next_send(memory::Failure::Full));
+    assert!(left.is_empty());
+    let report = node.report();
+    assert_eq!((report.forwarded, report.forwarded_bytes), (0, 0));
+    assert_eq!(report.dropped.get("egress_queue_full"), Some(&8), "{:?}", report.dropped);
+    node.finish();
 }

@@ -17,6 +17,7 @@ mod site;
 mod support;
 
 mod appliance;
+mod bursts;
 mod changes;
 mod ethernet;
 mod leak;
