@@ -1,4 +1,4 @@
-//! A packet that meets a flow allocates nothing: counted by an allocator of this test's own.
+//! A packet that meets a flow allocates nothing, nor does a batch of them: counted by an allocator of this test's own.
 
 #[path = "behaviour/bench.rs"]
 #[allow(dead_code, reason = "shared with the behaviour tests, which use more of it")]
@@ -10,9 +10,11 @@ mod packets;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use sidestep::packet::frame::Frame;
+use sidestep::packet::frame::{Checksum, Frame};
+use sidestep::packet::merge::{Merged, Piece};
 use sidestep::path::{Egress, SendFailure, Verdict};
 use sidestep::snapshot::PortId;
+use sidestep::table::flow::{FlowKey, FlowTable};
 
 use bench::Bench;
 use packets::{Tcp, udp};
@@ -49,6 +51,37 @@ impl Egress for Sink {
         self.0 += 1;
         Ok(())
     }
+}
+
+/// What a worker does around the path with small packets that come together.
+#[test]
+fn batches_allocate_nothing() {
+    let mut flows: FlowTable<u32, [u64; 8]> = FlowTable::new(1_000, 3);
+    let key = |number: u32, port| FlowKey::new(number, 7_u32, 1, 2, port, 17);
+    for number in 0..1_000 {
+        flows.insert(key(number, 0), key(number, 1), [0; 8], 1_000, true).expect("room for the flow");
+    }
+    let packet = udp(("10.1.1.4", 5), ("20.60.1.10", 443), b"x");
+    let mut frames: Vec<Frame> = (0..64).map(|_| Frame::new()).collect();
+    let mut merged = Merged::new();
+    let before = COUNT.with(Cell::get);
+    for _ in 0..100 {
+        flows.approach((0..200).map(|number| key(number, 1)));
+        for (number, frame) in (0_u16..).zip(&mut frames) {
+            frame.set_packet(&packet);
+            frame.bytes_mut()[4..6].copy_from_slice(&number.to_be_bytes());
+            frame.offload.checksum = Checksum::Partial { start: 20, offset: 6 };
+            let piece = Piece::of(frame).expect("a datagram");
+            if number == 0 {
+                merged.begin(frame, piece);
+            } else {
+                assert!(merged.add(frame, &piece), "datagram {number}");
+            }
+        }
+        assert_eq!(merged.count(), 64);
+        assert_eq!(merged.finish().len(), 28 + 64);
+    }
+    assert_eq!(COUNT.with(Cell::get) - before, 0, "allocations in 100 batches");
 }
 
 #[test]
