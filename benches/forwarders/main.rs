@@ -5,6 +5,8 @@
 //! within a round: their median over all rounds, with the smallest and the largest. Processor time is that of the whole
 //! machine, both ends included, by what was received.
 //!
+//! DPDK and Open vSwitch are measured beside them where they are installed, for what TCP and ping come to.
+//!
 //! `target/bench/bench.json` gets the medians. `SIDESTEP_BENCH_QUICK` shortens what is measured. Needs root, `ip`, `nft`,
 //! `ping` and `iperf3`.
 
@@ -13,6 +15,7 @@ mod datagrams;
 mod ending;
 mod measures;
 mod order;
+mod others;
 #[path = "../report/mod.rs"]
 #[allow(dead_code, reason = "shared with a benchmark that uses more of it")]
 mod report;
@@ -24,7 +27,7 @@ mod support;
 mod table;
 mod window;
 
-use measures::{Extent, Times, measure};
+use measures::{Extent, Times, measure, measure_alone};
 use sites::{ADAPTIVE, Node, SNAT, kernel, null};
 use support::privileged;
 use table::Found;
@@ -43,11 +46,13 @@ fn main() {
         (Node { source: SNAT, ..Node::default() }.start("node, SNAT"), Extent::Rates),
         (Node { settings: ADAPTIVE.to_owned(), ..Node::default() }.start("node, adaptive"), Extent::Waiting),
     ];
-    let names: Vec<_> = sites.iter().map(|(site, _)| site.name).collect();
+    let others = others::installed();
+    let names: Vec<_> = sites.iter().map(|(site, _)| site.name).chain(others.iter().map(|other| other.name)).collect();
     let mut found = Found::default();
     for round in 1..=times.rounds {
         eprintln!("round {round} of {}", times.rounds);
         measure(&sites, &times, &mut found);
+        others.iter().for_each(|other| measure_alone(&other.start().site, &times, &mut found));
         sites.rotate_left(2);
     }
     drop(sites);

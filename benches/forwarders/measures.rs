@@ -225,6 +225,12 @@ pub(crate) fn measure(sites: &[(Site, Extent)], times: &Times, found: &mut Found
     sites.iter().for_each(|(site, _)| waiting(site, times, found));
 }
 
+/// Measures a forwarder that runs only while it is measured: TCP, ping, and what waiting costs.
+pub(crate) fn measure_alone(site: &Site, times: &Times, found: &mut Found) {
+    connections(site, times, found);
+    waiting(site, times, found);
+}
+
 /// TCP.
 fn connections(site: &Site, times: &Times, found: &mut Found) {
     for flows in [1, 8] {

@@ -15,14 +15,20 @@ use crate::support::{Lab, Process, run};
 /// A forwarder between the hosts `left` and `right`.
 pub(crate) struct Site {
     pub(crate) name: &'static str,
+    // Before the lab, so that it ends before its devices go.
+    process: Option<Process>,
     pub(crate) lab: Lab,
     /// The address of `right`.
     pub(crate) to: &'static str,
-    process: Option<Process>,
     folder: Option<TempDir>,
 }
 
 impl Site {
+    /// What another program forwards.
+    pub(crate) fn of_others(name: &'static str, lab: Lab, to: &'static str, process: Process) -> Self {
+        Self { name, lab, to, process: Some(process), folder: None }
+    }
+
     /// The process that forwards; none where the kernel does.
     pub(crate) fn process(&self) -> Option<u32> {
         self.process.as_ref().map(|process| process.0.id())
