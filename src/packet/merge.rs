@@ -1,11 +1,12 @@
 //! Packets of one flow that follow each other, merged into the super-packet that they might have come as: one write to a
-//! device instead of many. The inverse of [`segment`](super::segment): cut again, the same packets come out, byte for byte.
+//! device instead of many. The inverse of [`segment`](super::segment): cut again, the same packets come out, byte for byte
+//! but for IPv4 identifications that mean nothing.
 //!
 //! What is merged is what a receiver cannot tell apart afterwards, by the rules of the kernel's own generic receive
 //! offload, where they differ by the stricter one:
 //!
-//! - whole TCP or UDP without IPv4 options or IPv6 extension headers, whose checksum is left to the device or was verified:
-//!   a wrong one would become a right one;
+//! - whole TCP or UDP without IPv4 options or IPv6 extension headers, whose own checksum (not that of a packet inside a
+//!   tunnel) is left to the device or was verified: a wrong one would become a right one;
 //! - the same addresses, ports, hop limit, traffic class, flow label and DF bit; without DF the IPv4 identifications count
 //!   up, as they will when the packet is cut (RFC 6864 section 4: with DF they mean nothing);
 //! - TCP: nothing but ACK and PSH, payload that follows on the one before, the same acknowledgment, window and options. PSH
@@ -27,6 +28,10 @@ const MOST_DATAGRAMS: usize = 64;
 const IPV4_HEADER: usize = 20;
 const IPV6_HEADER: usize = 40;
 const UDP_HEADER: usize = 8;
+
+/// Where checksums are in their headers.
+const UDP_CHECKSUM: u16 = 6;
+const TCP_CHECKSUM: u16 = 16;
 
 /// More fragments and the fragment offset of IPv4.
 const FRAGMENT: u16 = 0x3fff;
@@ -73,14 +78,17 @@ impl Piece {
         let (payload, last, kind) = match number {
             protocol::UDP => {
                 let length = usize::from(u16_at(packet, transport + 4)?);
-                let summed =
-                    matches!(frame.offload.checksum, Checksum::Partial { .. }) || u16_at(packet, transport + 6)? != 0;
+                let left = Checksum::Partial { start: transport as u16, offset: UDP_CHECKSUM };
+                let summed = frame.offload.checksum == left
+                    || frame.offload.checksum == Checksum::Verified && u16_at(packet, transport + 6)? != 0;
                 let whole = length == packet.len() - transport && summed;
                 whole.then_some((transport + UDP_HEADER, false, SegmentKind::Udp))?
             }
             protocol::TCP => {
                 let [offset, flags] = bytes_at(packet, transport + 12)?;
-                if flags & !Parsed::PSH != Parsed::ACK {
+                let left = Checksum::Partial { start: transport as u16, offset: TCP_CHECKSUM };
+                let summed = frame.offload.checksum == left || frame.offload.checksum == Checksum::Verified;
+                if flags & !Parsed::PSH != Parsed::ACK || !summed {
                     return None;
                 }
                 let kind = if v4 { SegmentKind::TcpV4 } else { SegmentKind::TcpV6 };
@@ -172,10 +180,11 @@ impl Merged {
         let transport = own.transport;
         let follows = own.kind == SegmentKind::Udp || {
             let next = u32_at(ours, transport + 4)?.wrapping_add((before - own.payload) as u32);
-            // The acknowledgment, the length of the header, the window; options.
+            // The acknowledgment, the length of the header, the window; the urgent pointer; options.
             u32_at(theirs, transport + 4)? == next
                 && bytes_at::<5>(ours, transport + 8)? == bytes_at::<5>(theirs, transport + 8)?
                 && u16_at(ours, transport + 14)? == u16_at(theirs, transport + 14)?
+                && u16_at(ours, transport + 18)? == u16_at(theirs, transport + 18)?
                 && ours.get(transport + 20..own.payload)? == theirs.get(transport + 20..own.payload)?
         };
         if !alike || !follows {
@@ -228,12 +237,12 @@ impl Merged {
         let sum = fold(u64::from(checksum::sum(addresses)) + u64::from(*number) + u64::from(covered));
         let offset = if kind == SegmentKind::Udp {
             put_u16(packet, transport + 4, covered)?;
-            6
+            UDP_CHECKSUM
         } else {
-            16
+            TCP_CHECKSUM
         };
-        put_u16(packet, transport + offset, sum)?;
-        self.frame.offload.checksum = Checksum::Partial { start: transport as u16, offset: offset as u16 };
+        put_u16(packet, transport + usize::from(offset), sum)?;
+        self.frame.offload.checksum = Checksum::Partial { start: transport as u16, offset };
         self.frame.offload.segmentation = Some(Segmentation { kind, size: self.size as u16, ecn: false });
         Some(())
     }

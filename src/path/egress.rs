@@ -7,10 +7,12 @@ use crate::snapshot::PortId;
 
 /// Where the path sends packets to.
 pub trait Egress {
-    /// Sends a packet out of a port. The frame may be changed.
+    /// Sends a packet out of a port. Whatever is in the frame afterwards is not to be used: the packet may have been taken out
+    /// of it, to leave together with those that follow.
     ///
     /// # Errors
-    /// Why the packet could not be sent; it is gone.
+    /// Why the packet could not be sent; it is gone. What was held back and could not leave later is told by
+    /// [`count_unsent`](super::Forwarder::count_unsent).
     fn send(&mut self, now: u64, port: PortId, frame: &mut Frame) -> Result<(), SendFailure>;
 }
 

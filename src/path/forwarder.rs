@@ -178,7 +178,8 @@ impl Forwarder {
         }
     }
 
-    /// Counts packets that were taken for sent, and then could not leave: the egress held them back to send them together.
+    /// Counts packets that were taken for sent, and then could not leave: the egress held them back to send them together. They
+    /// are forwarded no more, but dropped; their flows have counted them. `bytes` are as they were to leave.
     pub fn count_unsent(&self, failure: SendFailure, packets: u64, bytes: u64) {
         let counters = &self.core.counters;
         counters.forwarded.set(counters.forwarded.get().saturating_sub(packets));

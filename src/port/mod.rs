@@ -44,7 +44,8 @@ pub trait Port: Send {
     /// [`SendError`]: the packet is gone, the port goes on.
     fn send(&mut self, now: Instant, frame: &mut Frame) -> Result<(), SendError>;
 
-    /// Whether the device takes super-packets of a kind whole, so that packets are better merged than sent one by one.
+    /// Whether the device takes super-packets of a kind whole, so that packets are better merged than sent one by one. Wrappers
+    /// say no: lines delay and captures show each packet by itself.
     fn takes(&self, _kind: SegmentKind) -> bool {
         false
     }

@@ -179,12 +179,12 @@ fn set_packet_option<T: Copy>(fd: BorrowedFd<'_>, option: libc::c_int, value: &T
 /// a large table are read in no order, and each read of a small page has to look up first where that page is. A wish: where
 /// the kernel does not grant it, nothing changes.
 pub fn prefer_huge_pages(memory: Range<usize>) {
-    let page = rustix::param::page_size();
-    let start = memory.start.next_multiple_of(page);
-    let length = memory.end.saturating_sub(start);
-    if length == 0 {
+    let start = memory.start.checked_next_multiple_of(rustix::param::page_size());
+    let Some((start, length)) =
+        start.map(|start| (start, memory.end.saturating_sub(start))).filter(|(_, length)| *length > 0)
+    else {
         return;
-    }
+    };
     // SAFETY: this advice changes neither what memory holds nor how it may be accessed, whosever memory it is; where there is
     // none the kernel says so.
     let advised = unsafe {
@@ -232,7 +232,9 @@ mod tests {
     fn asking_for_huge_pages_changes_nothing() {
         let mut memory = vec![7_u8; 8 << 20];
         let start = memory.as_ptr().addr();
-        for range in [start..start + memory.len(), start + 1..start + 2, start..start, 0..1 << 12, 5..usize::MAX / 2] {
+        for range in
+            [start..start + memory.len(), start + 1..start + 2, start..start, 0..1 << 12, usize::MAX - 1..usize::MAX]
+        {
             prefer_huge_pages(range);
         }
         memory.push(8);

@@ -175,6 +175,8 @@ impl<A, S> Timers for Records<A, S> {
 const LIMIT_MAX: usize = 1 << 24;
 /// Keys that are looked up at once in [`FlowTable::approach`]: as many as a batch of small packets has.
 const AT_ONCE: usize = 64;
+/// Bytes of records that stay in small pages, so that few flows take little memory.
+const SMALL_TABLE: usize = 2 << 20;
 /// Records at first.
 const RECORDS_FIRST: usize = 64;
 /// The end of the free list.
@@ -220,14 +222,15 @@ impl<A: Address, S: Copy> FlowTable<A, S> {
         }
     }
 
-    /// Reserves addresses for all records that there may ever be, so that they never move, and gives where they are: memory
-    /// is taken as flows are made. Where the system has no such room, they grow and move as before.
+    /// Reserves addresses for all records that there may ever be, so that they never move, and gives where those behind the
+    /// first [`SMALL_TABLE`] bytes are: memory is taken as flows are made. Where the system has no such room, they grow and
+    /// move as before.
     pub fn spread_out(&mut self) -> Range<usize> {
         let records = &mut self.records.0;
         // Refused where a limit is far beyond what the machine has.
         let _reserved = records.try_reserve_exact(self.limit.saturating_sub(records.len()));
         let start = records.as_ptr().addr();
-        start..start + records.capacity() * size_of::<Record<A, S>>()
+        start + SMALL_TABLE..start + records.capacity() * size_of::<Record<A, S>>()
     }
 
     /// The hash of a key, for [`Self::prefetch`] and [`Self::lookup_hashed`].

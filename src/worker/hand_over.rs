@@ -7,7 +7,7 @@ use super::shared::Waker;
 use crate::packet::frame::Frame;
 use crate::snapshot::PortId;
 
-/// Packets that a ring holds: 16 batches of another worker. A frame is 64 KiB, so a ring takes at most 8 MiB.
+/// Packets that a ring holds: 16 batches of another worker, which reads few at a time where it hands over. A frame is 64 KiB, so a ring takes at most 8 MiB.
 const RING: usize = 128;
 
 /// The rings of all workers.

@@ -56,12 +56,17 @@ impl Waiting {
         Self { mode, window: Duration::ZERO, left_until: None, left: LEFT_FIRST }
     }
 
+    /// Whether it matters how packets come.
+    pub(super) fn is_adaptive(&self) -> bool {
+        self.mode == Poll::Adaptive
+    }
+
     /// Whether to look before sleeping.
     pub(super) fn looks(&self, now: Instant) -> bool {
         self.mode == Poll::Adaptive && !self.window.is_zero() && self.left_until.is_none_or(|until| until <= now)
     }
 
-    /// A look found nothing, and others had the chance to run from `before` to `now`. The wait began at `since`.
+    /// A look from `before` to `now` found nothing, and others had the chance to run in it. The wait began at `since`.
     pub(super) fn looked(&mut self, since: Instant, before: Instant, now: Instant) -> Look {
         if now.saturating_duration_since(before) > WANTED {
             self.left_until = Some(now + self.left);

@@ -12,7 +12,7 @@ use super::hand_over::Rings;
 use super::poll::{Look, Waiting};
 use super::ports::Ports;
 use super::shared::{Adopted, Command, Waker};
-use super::turns::{BATCH, Turns};
+use super::turns::{BATCH, Taken, Turns};
 use crate::packet::frame::Frame;
 use crate::path::redecide::Foreseen;
 use crate::path::{Forwarder, Verdict};
@@ -185,11 +185,13 @@ impl Worker {
         scratch.ready.clear();
         let since = Instant::now();
         let mut woken = None;
-        if !sleep.is_zero() && self.waiting.looks(since) {
+        let looked = !sleep.is_zero() && self.waiting.looks(since);
+        if looked {
             woken = self.look(since, sleep, &mut scratch.ready);
         }
-        let woken = woken.or_else(|| self.events(sleep, &mut scratch.ready));
-        if woken.is_some() && !sleep.is_zero() {
+        let rest = if looked { sleep.saturating_sub(since.elapsed()) } else { sleep };
+        let woken = woken.or_else(|| self.events(rest, &mut scratch.ready));
+        if self.waiting.is_adaptive() && !scratch.ready.is_empty() && !sleep.is_zero() {
             self.waiting.ended(since.elapsed());
         }
         woken == Some(true)
@@ -198,15 +200,16 @@ impl Worker {
     /// Looks for something to do again and again, for as long as that is worth it and nobody else wants the processor. As
     /// [`Worker::events`].
     fn look(&mut self, since: Instant, sleep: Duration, ready: &mut Vec<PortId>) -> Option<bool> {
+        let mut now = since;
         loop {
+            let before = now;
             let woken = self.events(Duration::ZERO, ready);
             if woken.is_some() {
                 self.waiting.undisturbed();
                 return woken;
             }
-            let before = Instant::now();
             rustix::thread::sched_yield();
-            let now = Instant::now();
+            now = Instant::now();
             let over = now.saturating_duration_since(since) >= sleep;
             if self.waiting.looked(since, before, now) == Look::Sleep || over {
                 return None;
@@ -337,16 +340,19 @@ impl Worker {
             self.ports.gather(count);
             let now = self.milliseconds();
             let mut ring_full = false;
+            let mut handed_over = false;
             let first = self.forwarder.first_packets();
             for frame in received {
                 let verdict = self.forwarder.receive(now, port, frame, &mut self.ports);
+                handed_over |= matches!(verdict, Verdict::HandOver(_));
                 ring_full |= !self.hand_over(verdict, port, frame);
                 ring_full |= !self.release(frame);
             }
             for Unsent { failure, packets, bytes } in self.ports.finish() {
                 self.forwarder.count_unsent(failure, packets, bytes);
             }
-            turn.count(count, self.forwarder.first_packets().wrapping_sub(first) as usize, bytes);
+            let first = self.forwarder.first_packets().wrapping_sub(first) as usize;
+            turn.count(&Taken { packets: count, first, bytes, handed_over });
             self.take_over();
             // What a full ring does not take waits better in the device.
             if count < room || ring_full {
@@ -370,7 +376,7 @@ impl Worker {
             if let Some(port) = self.ports.get_mut(id) {
                 port.advance(now);
             }
-            self.serve(id, true, &mut scratch.batch);
+            self.serve(id, false, &mut scratch.batch);
         }
     }
 }

@@ -27,6 +27,19 @@ pub(super) struct Turns {
     debts: Vec<usize>,
 }
 
+/// A batch that has been processed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Taken {
+    /// Its packets.
+    pub(super) packets: usize,
+    /// How many of them met no flow.
+    pub(super) first: usize,
+    /// The bytes of all.
+    pub(super) bytes: usize,
+    /// Some were other workers'.
+    pub(super) handed_over: bool,
+}
+
 /// A port's turn.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Turn {
@@ -65,10 +78,12 @@ impl Turn {
         if self.used < TURN { self.room } else { 0 }
     }
 
-    /// Counts a batch: its packets, how many of them met no flow, and the bytes of all.
-    pub(super) fn count(&mut self, packets: usize, first: usize, bytes: usize) {
+    /// Counts a batch.
+    pub(super) fn count(&mut self, taken: &Taken) {
+        let Taken { packets, first, bytes, handed_over } = *taken;
         self.used += packets + FIRST_PACKET * first;
-        let small = first == 0 && bytes <= SMALL;
+        // What another worker's ring does not take is lost, and that shows only after the batch.
+        let small = first == 0 && bytes <= SMALL && !handed_over;
         self.room = if small { TURN.saturating_sub(self.used).clamp(1, BATCH) } else { BATCH_FIRST };
     }
 }
@@ -79,14 +94,27 @@ mod tests {
 
     const PORT: PortId = PortId(3);
 
+    fn taken(packets: usize, first: usize, bytes: usize) -> Taken {
+        Taken { packets, first, bytes, handed_over: false }
+    }
+
     #[test]
     fn small_packets_of_flows_are_read_in_two_batches() {
         let mut turn = Turns::default().begin(PORT, false);
         assert_eq!(turn.room(), 8);
-        turn.count(8, 0, 8 * 1_500);
+        turn.count(&taken(8, 0, 8 * 1_500));
         assert_eq!(turn.room(), 56);
-        turn.count(56, 0, 56 * 1_500);
+        turn.count(&taken(56, 0, 56 * 1_500));
         assert_eq!(turn.room(), 0);
+    }
+
+    #[test]
+    fn packets_of_other_workers_are_read_eight_at_a_time() {
+        let mut turn = Turns::default().begin(PORT, false);
+        turn.count(&Taken { handed_over: true, ..taken(8, 0, 800) });
+        assert_eq!(turn.room(), 8);
+        turn.count(&taken(8, 0, 800));
+        assert_eq!(turn.room(), 48);
     }
 
     #[test]
@@ -94,7 +122,7 @@ mod tests {
         let mut turn = Turns::default().begin(PORT, false);
         for _ in 0..8 {
             assert_eq!(turn.room(), 8);
-            turn.count(8, 0, 8 * 65_000);
+            turn.count(&taken(8, 0, 8 * 65_000));
         }
         assert_eq!(turn.room(), 0);
     }
@@ -106,7 +134,7 @@ mod tests {
         for _ in 0..100 {
             let mut turn = turns.begin(PORT, false);
             while turn.room() > 0 {
-                turn.count(8, 8, 8 * 100);
+                turn.count(&taken(8, 8, 8 * 100));
                 served += 8;
             }
             turns.end(turn);
@@ -121,7 +149,7 @@ mod tests {
         for _ in 0..10 {
             let mut turn = turns.begin(PORT, true);
             assert_eq!(turn.room(), 8);
-            turn.count(8, 8, 8 * 100);
+            turn.count(&taken(8, 8, 8 * 100));
             assert_eq!(turn.room(), 0);
             turns.end(turn);
         }
@@ -131,7 +159,7 @@ mod tests {
     fn a_debt_is_the_ports_own() {
         let mut turns = Turns::default();
         let mut turn = turns.begin(PORT, false);
-        turn.count(8, 8, 800);
+        turn.count(&taken(8, 8, 800));
         turns.end(turn);
         assert_eq!(turns.begin(PortId(1), false).room(), 8);
         assert_eq!(turns.begin(PORT, false).room(), 0);

@@ -147,9 +147,9 @@ impl Egress for Sent {
         if let Some(failure) = self.refuse {
             return Err(failure);
         }
-        let mut copy = Frame::new();
-        copy.copy_from(frame);
-        self.packets.push((port, frame.bytes().to_vec(), copy));
+        // Taken out of its frame: nobody may use that afterwards.
+        let taken = std::mem::take(frame);
+        self.packets.push((port, taken.bytes().to_vec(), taken));
         Ok(())
     }
 }
