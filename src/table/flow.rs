@@ -222,8 +222,8 @@ impl<A: Address, S: Copy> FlowTable<A, S> {
         }
     }
 
-    /// Reserves addresses for all records that there may ever be, so that they never move, and gives where those behind the
-    /// first [`SMALL_TABLE`] bytes are: memory is taken as flows are made. Where the system has no such room, they grow and
+    /// Reserves addresses for all records that there may ever be, so that they never move, and gives where those behind
+    /// the first 2 MiB are: memory is taken as flows are made. Where the system has no such room, they grow and
     /// move as before.
     pub fn spread_out(&mut self) -> Range<usize> {
         let records = &mut self.records.0;
