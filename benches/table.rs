@@ -202,15 +202,10 @@ fn flow(criterion: &mut Criterion) {
         });
         group.bench_with_input(BenchmarkId::new("hit_in_batches", flows), &hits, |bencher, keys| {
             bencher.iter(|| {
-                let mut hashes = [0; BATCH];
                 let mut count = 0;
                 for batch in keys.chunks(BATCH) {
-                    for (hash, key) in hashes.iter_mut().zip(batch) {
-                        *hash = table.hash(key);
-                        table.prefetch(*hash);
-                    }
-                    count +=
-                        hashes.iter().zip(batch).filter(|(h, key)| table.lookup_hashed(**h, key).is_some()).count();
+                    table.approach(batch.iter().copied());
+                    count += batch.iter().filter(|key| table.lookup(key).is_some()).count();
                 }
                 assert_eq!(count, ADDRESSES);
             })

@@ -233,19 +233,10 @@ impl<A: Address, S: Copy> FlowTable<A, S> {
         start + SMALL_TABLE..start + records.capacity() * size_of::<Record<A, S>>()
     }
 
-    /// The hash of a key, for [`Self::prefetch`] and [`Self::lookup_hashed`].
+    /// The hash of a key, for [`Self::lookup_hashed`].
     #[inline]
     pub fn hash(&self, key: &FlowKey<A>) -> u64 {
         self.keys.hash(key.source, key.destination, key.rest())
-    }
-
-    /// Reads what a lookup of this hash reads first: the index entry, and both ends of the record that it leads to. Calling
-    /// it for a whole batch before the first lookup lets the reads of memory overlap.
-    #[inline]
-    pub fn prefetch(&self, hash: u64) {
-        if let Some(record) = self.records.0.get((self.index.touch(hash) >> 1) as usize) {
-            std::hint::black_box((record.forward.source, record.timer.owner));
-        }
     }
 
     /// Reads what lookups of these keys read: the index entries of all, then the records that those lead to. Each of the loops

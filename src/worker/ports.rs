@@ -27,8 +27,8 @@ pub struct PortReport {
     pub counters: BTreeMap<String, u64>,
 }
 
-/// Failures of gathered packets that are told apart until they are counted; more are counted as the last one.
-const UNSENT: usize = 16;
+/// Reasons for which a packet cannot leave: those of [`SendFailure`].
+const FAILURES: usize = 5;
 
 /// The ports of a worker.
 pub(super) struct Ports {
@@ -40,14 +40,15 @@ pub(super) struct Ports {
     gather: Gather,
     /// Whether more packets of this batch follow, so that it is worth while.
     gathering: bool,
+    /// What of it could not leave, by reason.
     unsent: Vec<Unsent>,
 }
 
 impl Ports {
     /// No ports; `epoll` is where their descriptors are watched, with the port's number as data.
     pub(super) fn new(epoll: OwnedFd) -> Self {
-        let unsent = Vec::with_capacity(UNSENT);
-        Self { queues: Vec::new(), epoll, now: Instant::now(), gather: Gather::new(), gathering: false, unsent }
+        let (gather, unsent) = (Gather::new(), Vec::with_capacity(FAILURES));
+        Self { queues: Vec::new(), epoll, now: Instant::now(), gather, gathering: false, unsent }
     }
 
     pub(super) fn epoll(&self) -> &OwnedFd {
@@ -175,14 +176,13 @@ fn write(
 ) {
     let (packets, bytes) = (merged.count() as u64, merged.bytes() as u64);
     let Err(failure) = send(queues, now, port, merged.finish()) else { return };
-    if unsent.len() == UNSENT
-        && let Some(last) = unsent.last_mut()
-    {
-        last.packets += packets;
-        last.bytes += bytes;
-        return;
+    match unsent.iter_mut().find(|before| before.failure == failure) {
+        Some(before) => {
+            before.packets += packets;
+            before.bytes += bytes;
+        }
+        None => unsent.push(Unsent { failure, packets, bytes }),
     }
-    unsent.push(Unsent { failure, packets, bytes });
 }
 
 fn send(

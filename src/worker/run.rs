@@ -169,29 +169,28 @@ impl Worker {
 
     /// Sleeps until there is something to do; true where the waker was used.
     fn wait(&mut self, scratch: &mut Scratch) -> bool {
+        let since = Instant::now();
         let mut sleep = LONGEST_SLEEP;
         if self.sweeping || !self.foreseeing.is_empty() || !scratch.polled.is_empty() {
             sleep = Duration::ZERO;
         } else {
-            let now = Instant::now();
             if let Some(deadline) = self.ports.deadline() {
-                sleep = sleep.min(deadline.saturating_duration_since(now));
+                sleep = sleep.min(deadline.saturating_duration_since(since));
             }
             if let Some(expiry) = self.forwarder.next_expiry() {
-                let shown = self.clock.milliseconds(now);
+                let shown = self.clock.milliseconds(since);
                 sleep = sleep.min(Duration::from_millis(expiry.saturating_sub(shown)));
             }
         }
         scratch.ready.clear();
-        let since = Instant::now();
+        let waits = !sleep.is_zero();
         let mut woken = None;
-        let looked = !sleep.is_zero() && self.waiting.looks(since);
-        if looked {
+        if waits && self.waiting.looks(since) {
             woken = self.look(since, sleep, &mut scratch.ready);
+            sleep = sleep.saturating_sub(since.elapsed());
         }
-        let rest = if looked { sleep.saturating_sub(since.elapsed()) } else { sleep };
-        let woken = woken.or_else(|| self.events(rest, &mut scratch.ready));
-        if self.waiting.is_adaptive() && !scratch.ready.is_empty() && !sleep.is_zero() {
+        let woken = woken.or_else(|| self.events(sleep, &mut scratch.ready));
+        if waits && self.waiting.is_adaptive() && !scratch.ready.is_empty() {
             self.waiting.ended(since.elapsed());
         }
         woken == Some(true)
