@@ -3,7 +3,8 @@
 //! Needs root, `ip` and `ping`; says aloud when it cannot run, and fails then if `CI` is `true`.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -307,4 +308,90 @@ fn a_document_whose_device_cannot_be_made_changes_nothing() {
     assert!(status.starts_with("generation  1\n"), "{status}");
     lab.stop();
     assert_eq!(lab.interfaces("vm2"), 1, "what was there stays");
+}
+
+/// What an HTTP server on loopback answers: status line, headers and text.
+fn http(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).expect("connect");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("ask");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("answer");
+    answer
+}
+
+/// The sum of a metric over its labels.
+fn metric(text: &str, name: &str) -> u64 {
+    let value = |line: &str| {
+        let (row, value) = line.rsplit_once(' ')?;
+        (row.split('{').next() == Some(name)).then(|| value.parse::<f64>().expect("a number") as u64)
+    };
+    let values: Vec<u64> = text.lines().filter_map(value).collect();
+    assert!(!values.is_empty(), "no {name} in {text}");
+    values.iter().sum()
+}
+
+/// Metrics say of two workers what the control socket says of both, every packet has an end, and a node that loses a device
+/// tells so.
+#[test]
+fn metrics_agree_with_the_counters_and_tell_of_a_lost_device() {
+    if !privileged() {
+        return;
+    }
+    let mut lab = Lab::new("metrics");
+    let lines = lab.start(&["--workers", "2", "--metrics", "127.0.0.1:0"]);
+    let address = lines.iter().find_map(|line| line.strip_prefix("metrics http://")?.strip_suffix("/metrics"));
+    let address = address.expect("where metrics are told").to_owned();
+    lab.sidestep(&["endpoint", "enable", "n/s", "Microsoft.Storage"]);
+    for _ in 0..5 {
+        assert!(lab.ping("vm1", "20.60.1.10"));
+    }
+    assert!(http(&address, "/ready").ends_with("\r\n\r\nready\n"));
+
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let text = loop {
+        let text = http(&address, "/metrics");
+        let ends =
+            ["forwarded", "answered", "dropped"].map(|end| metric(&text, &format!("sidestep_{end}_packets_total")));
+        let status: serde_json::Value = serde_json::from_str(&lab.sidestep(&["status", "--json"])).expect("a status");
+        let counters = &status["counters"];
+        let same = |metric_name: &str, counter: &str| Some(metric(&text, metric_name)) == counters[counter].as_u64();
+        // Kernels of new hosts send a packet now and then: then the two were asked at different times.
+        if ends.iter().sum::<u64>() == metric(&text, "sidestep_received_packets_total")
+            && same("sidestep_received_packets_total", "received")
+            && metric(&text, "sidestep_port_received_packets_total") == metric(&text, "sidestep_received_packets_total")
+            && metric(&text, "sidestep_port_received_bytes_total") == metric(&text, "sidestep_received_bytes_total")
+            && metric(&text, "sidestep_port_sent_packets_total")
+                == metric(&text, "sidestep_forwarded_packets_total") + metric(&text, "sidestep_generated_packets_total")
+            && same("sidestep_received_bytes_total", "received_bytes")
+            && same("sidestep_forwarded_packets_total", "forwarded")
+            && same("sidestep_flows_created_total", "flows_created")
+            && same("sidestep_flows", "flows")
+        {
+            break text;
+        }
+        assert!(Instant::now() < deadline, "{text}\n{counters}");
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    assert!(metric(&text, "sidestep_forwarded_packets_total") >= 10, "{text}");
+    assert!(metric(&text, "sidestep_batch_packets_sum") >= 10, "{text}");
+    // The endpoint is on: echoes went to the service and none into the tunnel.
+    let sent = |port: &str| {
+        let row = format!("sidestep_port_sent_packets_total{{port=\"{port}\"");
+        let rows: String = text.lines().filter(|line| line.starts_with(&row)).map(|line| format!("{line}\n")).collect();
+        metric(&rows, "sidestep_port_sent_packets_total")
+    };
+    assert!(sent("data") >= 5 && sent("vm1") >= 5 && sent("gateway") == 0, "{text}");
+    assert_eq!(metric(&text, "sidestep_snapshot_generation"), 2);
+    for secret in ["10.1.1.4", "20.60.1.10"] {
+        assert!(!text.contains(secret), "no label tells an address: {text}");
+    }
+
+    lab.ip("vm1", &["link", "delete", "eth0"]);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !http(&address, "/ready").ends_with("not ready: no device at vm1\n") {
+        assert!(Instant::now() < deadline, "{}", http(&address, "/ready"));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(http(&address, "/health").starts_with("HTTP/1.1 200 "));
+    lab.stop();
 }

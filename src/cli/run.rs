@@ -1,6 +1,7 @@
 //! `sidestep run`: forwards packets until it is told to stop.
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -8,6 +9,7 @@ use clap::{Args, ValueEnum};
 
 use super::node::{NodeArgs, mistakes_text};
 use crate::control::answers::{Counters, PortStatus};
+use crate::control::monitor;
 use crate::control::node::Overrides;
 use crate::control::refusal::Refusal;
 use crate::control::run::{self, RunError, RunOptions};
@@ -39,6 +41,11 @@ pub struct RunArgs {
     /// Which node.
     #[command(flatten)]
     pub node: NodeArgs,
+
+    /// Tell metrics at /metrics, in the text format of Prometheus, and health at /health and /ready, over HTTP. Without an
+    /// address they are told on loopback; whoever can reach another one can read them.
+    #[arg(long, value_name = "ADDRESS:PORT", num_args = 0..=1, default_missing_value = monitor::DEFAULT_ADDRESS)]
+    pub metrics: Option<SocketAddr>,
 
     /// Survive a restart: devices stay when the process ends, and are taken over when it starts; flows are saved to this
     /// file at the end and restored from it at the start.
@@ -82,15 +89,19 @@ pub fn run(args: &RunArgs, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
         config: args.config.clone(),
         overrides: Overrides { tags: args.tags.clone(), io: args.io.map(Into::into), workers: args.workers },
         control: args.node.control.clone(),
+        metrics: args.metrics,
         end_with_stdin: args.exit_with_stdin,
         state: args.state.clone(),
         drop_all_privileges: args.drop_all_privileges,
     };
-    let result = run::run(options, |node, socket| {
+    let result = run::run(options, |node, socket, metrics| {
         for port in node.ports() {
             writeln!(out, "{}", port_line(&port))?;
         }
         writeln!(out, "control socket {}", socket.path().display())?;
+        if let Some(address) = metrics {
+            writeln!(out, "metrics http://{address}/metrics")?;
+        }
         writeln!(out, "ready")?;
         out.flush()
     });

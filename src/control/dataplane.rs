@@ -12,7 +12,7 @@ use crate::path::forwarder::FlowSummary;
 use crate::path::redecide::Foreseen;
 use crate::port::Port;
 use crate::snapshot::{PortId, Snapshot};
-use crate::worker::{self, Stopped};
+use crate::worker::{self, PortReport, Stopped};
 
 /// The queues of an opened device, one for each worker.
 pub type Queues = Vec<Box<dyn Port>>;
@@ -40,6 +40,9 @@ pub trait Dataplane: Send + Sync {
 
     /// Sums over all workers, and what their ports count. Ports are named by their number.
     fn counters(&self) -> Counters;
+
+    /// What each worker counts, and the queues of all ports that they serve. Ports are named by their number.
+    fn workers(&self) -> (Vec<Counters>, Vec<PortReport>);
 
     /// Takes new ports in; one with the number of an old one replaces it.
     fn add_ports(&self, ports: Vec<(PortId, Queues)>);
@@ -107,6 +110,11 @@ impl Dataplane for worker::Handle {
             }
         }
         sum
+    }
+
+    fn workers(&self) -> (Vec<Counters>, Vec<PortReport>) {
+        let counters = worker::Handle::counters(self);
+        (counters.iter().map(|worker| Counters::sum(std::slice::from_ref(worker))).collect(), self.ports())
     }
 
     fn add_ports(&self, ports: Vec<(PortId, Queues)>) {

@@ -17,6 +17,7 @@ pub mod document;
 mod endpoints;
 pub mod explain;
 mod fullness;
+pub mod monitor;
 pub mod node;
 pub mod ports;
 pub mod privileges;

@@ -33,6 +33,8 @@ use crate::plan::explain::{NextHopAnswer, RoutesAnswer};
 use crate::plan::nsg::NsgAnswer;
 use crate::plan::{Plan, advice};
 use crate::snapshot::{PortId, Publisher, Snapshot};
+use crate::telemetry::metrics::{PortSeen, Seen};
+use crate::worker::PortReport;
 
 /// How long a change waits for the workers. They look at the generation between batches; deciding every flow anew takes
 /// a few hundred milliseconds for a million flows.
@@ -69,6 +71,8 @@ struct Current {
     plan: Plan,
     snapshot: Arc<Snapshot>,
     attachments: Vec<Attachment>,
+    compiled_in: Duration,
+    since: SystemTime,
 }
 
 /// An endpoint that is to be switched.
@@ -92,6 +96,8 @@ struct Prepared {
     plan: Plan,
     snapshot: Arc<Snapshot>,
     attachments: Vec<Attachment>,
+    /// How long it took to compile the snapshot.
+    compiled_in: Duration,
 }
 
 /// A running node.
@@ -190,7 +196,7 @@ impl Loaded {
         workers: impl FnOnce(Arc<Publisher>, Vec<(PortId, Queues)>) -> io::Result<D>,
     ) -> Result<Node, Refusal> {
         let Self { prepared, overrides } = self;
-        let Prepared { document, catalogue, switched, network, plan, snapshot, attachments } = prepared;
+        let Prepared { document, catalogue, switched, network, plan, snapshot, attachments, compiled_in } = prepared;
         let Opened { mut queues, granted } = open(&*devices, &attachments)?;
         keep(&*devices, &mut queues);
         let publisher = Arc::new(Publisher::new(snapshot));
@@ -198,7 +204,9 @@ impl Loaded {
             .map_err(|error| Refusal::Failed(format!("cannot start the workers: {error}")))?;
         let snapshot = publisher.current();
         let what = format!("load {}", file_name(&document.path));
-        let current = Current { document, catalogue, switched, network, plan, snapshot, attachments };
+        let since = SystemTime::now();
+        let current =
+            Current { document, catalogue, switched, network, plan, snapshot, attachments, compiled_in, since };
         let node = Node {
             overrides,
             publisher,
@@ -395,6 +403,37 @@ impl Node {
             })
             .collect();
         counters
+    }
+
+    /// What metrics tell, read now.
+    pub fn seen(&self) -> Seen {
+        let current = self.current();
+        let (workers, ports) = self.dataplane.workers();
+        let without_device = missing(&current, &ports);
+        let seen = |report: PortReport| PortSeen {
+            port: current.snapshot.port(PortId(report.port)).map_or(report.port.to_string(), |port| port.name.clone()),
+            worker: report.worker,
+            traffic: report.traffic,
+            device: report.device,
+            counters: report.counters.into_iter().collect(),
+        };
+        let started = SystemTime::now() - self.started.elapsed();
+        Seen {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            generation: current.snapshot.generation,
+            in_force_since: unix(current.since),
+            compiled_in: current.compiled_in.as_secs_f64(),
+            started: unix(started),
+            flow_limit: current.snapshot.flow_limit.into(),
+            ready: without_device.is_empty(),
+            workers,
+            ports: ports.into_iter().map(seen).collect(),
+        }
+    }
+
+    /// Ports whose device a worker has lost, or has not yet: none in a node that is ready.
+    pub fn without_device(&self) -> Vec<String> {
+        missing(&self.current(), &self.dataplane.workers().1)
     }
 
     /// What applying a document would do; nothing is done.
@@ -691,6 +730,7 @@ impl Node {
         let generation = next.snapshot.generation;
         keep(&*self.devices, &mut queues);
         self.dataplane.add_ports(queues);
+        let since = SystemTime::now();
         self.publisher.publish(next.snapshot);
         let adopted = self.dataplane.wait_for_generation(generation, PATIENCE);
         if !adopted {
@@ -712,11 +752,12 @@ impl Node {
             all.retain(|port, _| !gone.contains(port));
             all.extend(granted);
         }
-        let Prepared { document, catalogue, switched, network, plan, attachments, .. } = next;
-        let snapshot = self.publisher.current();
-        *lock(&self.current) =
-            Arc::new(Current { document, catalogue, switched, network, plan, snapshot, attachments });
         let flows = difference::flow_changes(&changed, &current.snapshot);
+        let Prepared { document, catalogue, switched, network, plan, attachments, compiled_in, .. } = next;
+        let snapshot = self.publisher.current();
+        let current =
+            Current { document, catalogue, switched, network, plan, snapshot, attachments, compiled_in, since };
+        *lock(&self.current) = Arc::new(current);
         Ok((ports, FlowChanges { complete, ..flows }))
     }
 
@@ -747,6 +788,20 @@ impl Node {
         let (who, what) = (who.to_owned(), what.to_owned());
         history.push_back(Change { at, who, what, generation, refused, effect });
     }
+}
+
+/// Names of ports of which not every worker has a queue.
+fn missing(current: &Current, reports: &[PortReport]) -> Vec<String> {
+    let whole = |attachment: &&Attachment| {
+        let queues = reports.iter().filter(|report| report.port == attachment.port.0).count();
+        queues < usize::from(current.network.workers)
+    };
+    current.attachments.iter().filter(whole).map(|attachment| attachment.name.clone()).collect()
+}
+
+/// Seconds since 1970 UTC.
+fn unix(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
 /// Says in the log that a document is taken in which rules name subnets that are gone.
@@ -807,11 +862,13 @@ fn compile(
     generation: u64,
     previous: Option<&Snapshot>,
 ) -> Result<Prepared, Refusal> {
+    let start = Instant::now();
     let network = Arc::new(network);
     let plan = Plan::new(network.clone(), catalogue.catalogue.clone());
     let snapshot = Arc::new(plan.compile(generation, previous).map_err(|error| Refusal::Conflict(error.to_string()))?);
     let attachments = attachments(&network, &snapshot);
-    Ok(Prepared { document, catalogue, switched, network, plan, snapshot, attachments })
+    let compiled_in = start.elapsed();
+    Ok(Prepared { document, catalogue, switched, network, plan, snapshot, attachments, compiled_in })
 }
 
 /// Devices that were opened, and what each was granted.

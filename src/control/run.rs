@@ -1,6 +1,7 @@
 //! A node from its start to its end.
 
 use std::io::{self, Read};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -12,6 +13,7 @@ use tokio::time::MissedTickBehavior;
 use super::answers::{Counters, RestoredStatus, StateStatus};
 use super::devices::KernelDevices;
 use super::document::Document;
+use super::monitor::{self, MonitorError};
 use super::node::{Loaded, Node, Overrides};
 use super::privileges::{self, Files, PrivilegesError};
 use super::refusal::Refusal;
@@ -42,6 +44,8 @@ pub struct RunOptions {
     pub overrides: Overrides,
     /// Where the control socket is, if not where the document or the default says.
     pub control: Option<PathBuf>,
+    /// Where metrics and health are told over HTTP, if anywhere.
+    pub metrics: Option<SocketAddr>,
     /// End when stdin closes.
     pub end_with_stdin: bool,
     /// Where flows are saved at the end and restored from at the start. With it devices stay when the process ends, and
@@ -63,6 +67,9 @@ pub enum RunError {
     /// The state file cannot be used. Where that shows at the end only, everything else has ended well.
     #[error(transparent)]
     State(#[from] StateError),
+    /// Metrics.
+    #[error(transparent)]
+    Monitor(#[from] MonitorError),
     /// What is not needed any more could not be given up.
     #[error(transparent)]
     Privileges(#[from] PrivilegesError),
@@ -75,13 +82,13 @@ pub enum RunError {
 }
 
 /// Runs a node until SIGTERM, SIGINT or, if asked for, the end of stdin. `ready` is called once packets are forwarded and
-/// the socket answers. Returns what was counted.
+/// the socket answers; it is told where metrics are, if anywhere. Returns what was counted.
 ///
 /// # Errors
 /// [`RunError`]; the socket is gone then, too, and so are devices that are not to stay.
 pub fn run(
     options: RunOptions,
-    ready: impl FnOnce(&Node, &ControlSocket) -> io::Result<()>,
+    ready: impl FnOnce(&Node, &ControlSocket, Option<SocketAddr>) -> io::Result<()>,
 ) -> Result<Counters, RunError> {
     // Nothing is forwarded yet: the flows are read while the network is compiled.
     let reading = options.state.as_deref().map(read_state).transpose()?.flatten();
@@ -106,6 +113,8 @@ pub fn run(
     let paths = restored.unwrap_or_else(|| paths(&loaded));
     let network = loaded.network();
     let path = socket::location(options.control.as_deref(), network.control.as_deref());
+    // Also where that takes a privilege.
+    let monitor = options.metrics.map(monitor::listen).transpose()?;
     // Before there are other threads, which would keep what they were started with.
     let devices = privileges::divide(
         KernelDevices::new(network, options.state.is_some()),
@@ -154,12 +163,21 @@ pub fn run(
     let listener = socket.listener().map_err(RunError::Control)?;
     let (end, ended) = watch::channel(false);
     let server = runtime.spawn(server::serve(node.clone(), listener, ended));
+    let metrics = monitor.as_ref().and_then(|listener| listener.local_addr().ok());
+    if let Some(listener) = monitor {
+        let monitor = monitor::serve(node.clone(), listener);
+        runtime.spawn(async {
+            if let Err(error) = monitor.await {
+                tracing::error!(%error, "metrics are not told any more");
+            }
+        });
+    }
     if let Some(file) = options.state.as_deref().filter(|_| stopped.is_some()) {
         // Whoever starts after a crash of this process must not find flows that are older than that; who starts after
         // a failure up to here finds them.
         state::remove(file)?;
     }
-    if let Err(error) = ready(&node, &socket) {
+    if let Err(error) = ready(&node, &socket, metrics) {
         if let Some(file) = &options.state {
             node.save(file)?;
         }

@@ -27,6 +27,9 @@ impl Counter {
     }
 }
 
+/// Sizes by which batches are counted, in packets; none is larger than the last.
+pub const BATCH_SIZES: [usize; 7] = [1, 2, 4, 8, 16, 32, 64];
+
 /// What one worker counts. Packets are counted as they come from the device: a super-packet is one.
 #[derive(Debug)]
 pub struct Counters {
@@ -36,6 +39,14 @@ pub struct Counters {
     pub received_bytes: Counter,
     /// Received packets that were super-packets.
     pub received_super: Counter,
+    /// Packets that the received super-packets stand for: what a device without offload would have delivered.
+    pub received_segments: Counter,
+    /// Batches that were read from a port, by how many packets they had: up to [`BATCH_SIZES`] each.
+    pub batches: [Counter; BATCH_SIZES.len()],
+    /// Packets in these batches.
+    pub batched: Counter,
+    /// How often the worker slept until there was something to do.
+    pub sleeps: Counter,
     /// Packets forwarded.
     pub forwarded: Counter,
     /// Bytes of forwarded packets.
@@ -83,6 +94,10 @@ impl Counters {
             received: Counter::default(),
             received_bytes: Counter::default(),
             received_super: Counter::default(),
+            received_segments: Counter::default(),
+            batches: Default::default(),
+            batched: Counter::default(),
+            sleeps: Counter::default(),
             forwarded: Counter::default(),
             forwarded_bytes: Counter::default(),
             answered: Answer::ALL.iter().map(|_| Counter::default()).collect(),
@@ -102,6 +117,17 @@ impl Counters {
             fragments_held: Counter::default(),
             undecided: Counter::default(),
             undecided_timeouts: Counter::default(),
+        }
+    }
+
+    /// Counts a batch of so many packets that was read from a port; nothing where it is empty.
+    pub fn count_batch(&self, packets: usize) {
+        if packets > 0 {
+            let number = BATCH_SIZES.partition_point(|size| *size < packets).min(BATCH_SIZES.len() - 1);
+            if let Some(counter) = self.batches.get(number) {
+                counter.add(1);
+            }
+            self.batched.add(packets as u64);
         }
     }
 

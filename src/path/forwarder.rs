@@ -18,6 +18,7 @@ use super::way::{Packet, Tables, way};
 use crate::packet::frame::Frame;
 use crate::packet::glance::{Glance, glance};
 use crate::packet::parse::{self, Addresses, Fragment};
+use crate::packet::segment::segment_count;
 use crate::snapshot::{PortId, Snapshot};
 use crate::table::flow::{Direction, FlowId, FlowKey, FlowTable};
 
@@ -134,6 +135,10 @@ impl Forwarder {
             Ok(parsed) if parsed.has_options => Verdict::Dropped(DropReason::IpOptions),
             Ok(mut parsed) => {
                 frame.set_len(parsed.total as usize);
+                // Who takes over was given a packet that has been counted.
+                if may_hand_over && frame.offload.segmentation.is_some() {
+                    self.core.counters.received_segments.add(segment_count(frame, &parsed) as u64);
+                }
                 let whole = parsed.fragment == Fragment::None;
                 let mut packet =
                     Packet { now, ingress, frame, parsed: &mut parsed, may_hand_over, identification: None };
@@ -162,6 +167,16 @@ impl Forwarder {
             Verdict::HandOver(_) => {}
             Verdict::Held => counters.fragments_held.set(self.fragments.held() as u64),
         }
+    }
+
+    /// Counts a batch that was read from a port.
+    pub fn count_batch(&self, packets: usize) {
+        self.core.counters.count_batch(packets);
+    }
+
+    /// Counts that the worker sleeps until there is something to do.
+    pub fn count_sleep(&self) {
+        self.core.counters.sleeps.add(1);
     }
 
     /// Packets so far that met no flow: what they cost is more than the others do.

@@ -18,6 +18,19 @@ pub struct Report {
     pub received_bytes: u64,
     /// How many of them were super-packets.
     pub received_super: u64,
+    /// Packets that the super-packets stand for.
+    #[serde(default)]
+    pub received_segments: u64,
+    /// Batches that workers read, by how many packets they had: up to
+    /// [`BATCH_SIZES`](crate::path::counters::BATCH_SIZES) each.
+    #[serde(default)]
+    pub batches: Vec<u64>,
+    /// Packets in these batches.
+    #[serde(default)]
+    pub batched: u64,
+    /// How often workers slept until there was something to do.
+    #[serde(default)]
+    pub sleeps: u64,
     /// Packets forwarded.
     pub forwarded: u64,
     /// Their bytes as received.
@@ -85,6 +98,13 @@ impl Report {
             report.received += worker.received.get();
             report.received_bytes += worker.received_bytes.get();
             report.received_super += worker.received_super.get();
+            report.received_segments += worker.received_segments.get();
+            report.batches.resize(worker.batches.len(), 0);
+            for (sum, counter) in report.batches.iter_mut().zip(&worker.batches) {
+                *sum += counter.get();
+            }
+            report.batched += worker.batched.get();
+            report.sleeps += worker.sleeps.get();
             report.generated += worker.generated.get();
             report.undecided += worker.undecided.get();
             report.undecided_timeouts += worker.undecided_timeouts.get();

@@ -23,5 +23,5 @@ mod turns;
 
 pub use handle::{Handle, PortQueues, Settings, Stopped};
 pub use poll::Poll;
-pub use ports::PortReport;
+pub use ports::{PortReport, Traffic};
 pub use restore::{Meaning, OtherFlows, Paths, Restored, SavedBlock, Share};

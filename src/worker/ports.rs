@@ -23,8 +23,30 @@ pub struct PortReport {
     pub worker: u16,
     /// What the device was granted.
     pub device: String,
+    /// What went through it.
+    pub traffic: Traffic,
     /// The device's own counters.
     pub counters: BTreeMap<String, u64>,
+}
+
+/// What went through one queue of a port since its device was opened. A super-packet is one packet where it is received, and
+/// as many as were put together where it was made here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Packets that the device delivered.
+    pub received: u64,
+    /// Their bytes, from the IP header on.
+    pub received_bytes: u64,
+    /// Packets that the device took: forwarded ones, and answers, errors and resets that were made here.
+    pub sent: u64,
+    /// Their bytes, from the IP header on.
+    pub sent_bytes: u64,
+}
+
+/// One queue of a port.
+struct Queue {
+    port: Box<dyn Port>,
+    traffic: Traffic,
 }
 
 /// Reasons for which a packet cannot leave: those of [`SendFailure`].
@@ -32,7 +54,7 @@ const FAILURES: usize = 5;
 
 /// The ports of a worker.
 pub(super) struct Ports {
-    queues: Vec<Option<Box<dyn Port>>>,
+    queues: Vec<Option<Queue>>,
     epoll: OwnedFd,
     /// The time of this batch, for devices that delay.
     pub(super) now: Instant,
@@ -70,7 +92,7 @@ impl Ports {
             }
         }
         if let Some(slot) = self.queues.get_mut(index) {
-            *slot = Some(port);
+            *slot = Some(Queue { port, traffic: Traffic::default() });
         }
     }
 
@@ -87,14 +109,22 @@ impl Ports {
     /// Closes a port.
     pub(super) fn remove(&mut self, id: PortId) {
         if let Some(port) = self.queues.get_mut(usize::from(id.0)).and_then(Option::take)
-            && let Some(descriptor) = port.readable()
+            && let Some(descriptor) = port.port.readable()
         {
             let _ = epoll::delete(&self.epoll, descriptor.as_fd());
         }
     }
 
     pub(super) fn get_mut(&mut self, id: PortId) -> Option<&mut (dyn Port + 'static)> {
-        self.queues.get_mut(usize::from(id.0))?.as_deref_mut()
+        Some(&mut *self.queues.get_mut(usize::from(id.0))?.as_mut()?.port)
+    }
+
+    /// Counts what a port has delivered.
+    pub(super) fn received(&mut self, id: PortId, packets: usize, bytes: usize) {
+        if let Some(Queue { traffic, .. }) = self.queues.get_mut(usize::from(id.0)).and_then(Option::as_mut) {
+            traffic.received += packets as u64;
+            traffic.received_bytes += bytes as u64;
+        }
     }
 
     /// Begins a batch of so many packets: those that follow each other in it may leave as super-packets.
@@ -112,14 +142,14 @@ impl Ports {
 
     /// The earliest time at which a port has something to do by itself.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.queues.iter().flatten().filter_map(|port| port.deadline()).min()
+        self.queues.iter().flatten().filter_map(|queue| queue.port.deadline()).min()
     }
 
     /// Numbers of ports that have something to do by now.
     pub(super) fn due(&self, now: Instant, due: &mut Vec<PortId>) {
         due.clear();
         for (id, port) in (0..).zip(&self.queues) {
-            if port.as_ref().and_then(|port| port.deadline()).is_some_and(|deadline| deadline <= now) {
+            if port.as_ref().and_then(|queue| queue.port.deadline()).is_some_and(|deadline| deadline <= now) {
                 due.push(PortId(id));
             }
         }
@@ -129,19 +159,20 @@ impl Ports {
     pub(super) fn polled(&self, polled: &mut Vec<PortId>) {
         polled.clear();
         for (id, port) in (0..).zip(&self.queues) {
-            if port.as_ref().is_some_and(|port| port.readable().is_none()) {
+            if port.as_ref().is_some_and(|queue| queue.port.readable().is_none()) {
                 polled.push(PortId(id));
             }
         }
     }
 
     pub(super) fn report(&self, worker: u16) -> Vec<PortReport> {
-        let report = |(port, queue): (u16, &Option<Box<dyn Port>>)| {
-            queue.as_ref().map(|queue| PortReport {
+        let report = |(port, queue): (u16, &Option<Queue>)| {
+            queue.as_ref().map(|Queue { port: device, traffic }| PortReport {
                 port,
                 worker,
-                device: queue.describe(),
-                counters: queue.counters().into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+                device: device.describe(),
+                traffic: *traffic,
+                counters: device.counters().into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
             })
         };
         (0..).zip(&self.queues).filter_map(report).collect()
@@ -153,7 +184,7 @@ impl Egress for Ports {
         let Self { queues, gather, gathering, unsent, now, .. } = self;
         if *gathering {
             let queue = queues.get(usize::from(port.0)).and_then(Option::as_ref).ok_or(SendFailure::NoPort)?;
-            match Piece::of(frame).filter(|piece| queue.takes(piece.kind)) {
+            match Piece::of(frame).filter(|piece| queue.port.takes(piece.kind)) {
                 Some(piece) => {
                     gather.take(port, frame, piece, |port, merged| write(queues, unsent, *now, port, merged));
                     return Ok(());
@@ -162,20 +193,15 @@ impl Egress for Ports {
                 None => gather.give_up_port(port, |port, merged| write(queues, unsent, *now, port, merged)),
             }
         }
-        send(queues, *now, port, frame)
+        let bytes = frame.len() as u64;
+        send(queues, *now, port, frame, 1, bytes)
     }
 }
 
 /// Writes what was gathered; a failure is kept for the end of the batch.
-fn write(
-    queues: &mut [Option<Box<dyn Port>>],
-    unsent: &mut Vec<Unsent>,
-    now: Instant,
-    port: PortId,
-    merged: &mut Merged,
-) {
+fn write(queues: &mut [Option<Queue>], unsent: &mut Vec<Unsent>, now: Instant, port: PortId, merged: &mut Merged) {
     let (packets, bytes) = (merged.count() as u64, merged.bytes() as u64);
-    let Err(failure) = send(queues, now, port, merged.finish()) else { return };
+    let Err(failure) = send(queues, now, port, merged.finish(), packets, bytes) else { return };
     match unsent.iter_mut().find(|before| before.failure == failure) {
         Some(before) => {
             before.packets += packets;
@@ -185,17 +211,23 @@ fn write(
     }
 }
 
+/// Sends a frame, which counts as so many packets of so many bytes in all.
 fn send(
-    queues: &mut [Option<Box<dyn Port>>],
+    queues: &mut [Option<Queue>],
     now: Instant,
     port: PortId,
     frame: &mut Frame,
+    packets: u64,
+    bytes: u64,
 ) -> Result<(), SendFailure> {
     let queue = queues.get_mut(usize::from(port.0)).and_then(Option::as_mut).ok_or(SendFailure::NoPort)?;
-    queue.send(now, frame).map_err(|error| match error {
+    queue.port.send(now, frame).map_err(|error| match error {
         SendError::Full => SendFailure::QueueFull,
         SendError::TooBig => SendFailure::TooBig,
         SendError::Device(_) => SendFailure::Device,
         SendError::NeighbourUnknown => SendFailure::NeighbourUnknown,
-    })
+    })?;
+    queue.traffic.sent += packets;
+    queue.traffic.sent_bytes += bytes;
+    Ok(())
 }

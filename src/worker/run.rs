@@ -189,6 +189,9 @@ impl Worker {
             woken = self.look(since, sleep, &mut scratch.ready);
             sleep = sleep.saturating_sub(since.elapsed());
         }
+        if woken.is_none() && !sleep.is_zero() {
+            self.forwarder.count_sleep();
+        }
         let woken = woken.or_else(|| self.events(sleep, &mut scratch.ready));
         if waits && self.waiting.is_adaptive() && !scratch.ready.is_empty() {
             self.waiting.ended(since.elapsed());
@@ -335,8 +338,10 @@ impl Worker {
             let room = batch.len();
             let received = batch.get_mut(..count).unwrap_or_default();
             let bytes = received.iter().map(Frame::len).sum();
+            self.ports.received(port, count, bytes);
             self.forwarder.approach(port, received);
             self.ports.gather(count);
+            self.forwarder.count_batch(count);
             let now = self.milliseconds();
             let mut ring_full = false;
             let mut handed_over = false;

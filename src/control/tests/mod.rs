@@ -5,6 +5,7 @@ mod change;
 mod denials;
 mod dry_run;
 mod fullness;
+mod monitor;
 mod question;
 mod socket;
 
@@ -30,7 +31,7 @@ use crate::path::forwarder::FlowSummary;
 use crate::path::policy::Named;
 use crate::path::redecide::{Fate, Foreseen, Sides, fate};
 use crate::snapshot::{NextHopType, PortId, Publisher, Snapshot};
-use crate::worker::Stopped;
+use crate::worker::{PortReport, Stopped, Traffic};
 
 /// A network with a forced tunnel and a service, and places to put more.
 const DOCUMENT: &str = r#"
@@ -228,6 +229,18 @@ impl Dataplane for FakeWorkers {
             ports: [("0".to_owned(), BTreeMap::from([("received".to_owned(), 5)]))].into(),
             ..Counters::default()
         }
+    }
+
+    fn workers(&self) -> (Vec<Counters>, Vec<PortReport>) {
+        let serving = self.stage.serving.lock().unwrap();
+        let report = |port: &PortId| PortReport {
+            port: port.0,
+            worker: 0,
+            device: "memory".to_owned(),
+            traffic: Traffic { received: 5, sent_bytes: 7, ..Traffic::default() },
+            counters: BTreeMap::new(),
+        };
+        (vec![self.counters()], serving.iter().map(report).collect())
     }
 
     fn add_ports(&self, ports: Vec<(PortId, Queues)>) {
