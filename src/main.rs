@@ -5,15 +5,19 @@ use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::Parser;
-use sidestep::cli::{self, Cli};
+use clap::FromArgMatches;
+use sidestep::cli::{self, Cli, help};
 use tracing_subscriber::EnvFilter;
 
 /// The variable that holds a filter in the language of `tracing-subscriber`, and wins over `--verbose`.
 const LOG_VARIABLE: &str = "SIDESTEP_LOG";
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let matches = help::command().get_matches();
+    let cli = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
     match start_logging(cli.verbose).and_then(|()| cli::run(cli)) {
         Ok(code) => code,
         Err(error) if cli::is_closed_pipe(&error) => ExitCode::SUCCESS,

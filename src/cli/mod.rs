@@ -7,13 +7,16 @@ pub mod apply;
 pub mod bench;
 mod changes;
 pub mod check;
+pub mod completions;
 pub mod demo;
 pub mod denials;
 pub mod endpoint;
 pub mod explain;
 pub mod flows;
+pub mod help;
 pub mod identity;
 pub mod lab;
+pub mod man;
 pub mod next_hop;
 mod node;
 pub mod nsg;
@@ -53,6 +56,8 @@ pub enum Command {
     Bench(bench::BenchArgs),
     /// Check a network document: report every mistake with its place and what to write instead.
     Check(check::CheckArgs),
+    /// Print the completions of a shell.
+    Completions(completions::CompletionsArgs),
     /// Show the forced tunnel and the service endpoint side by side, on a small network of namespaces.
     Demo(demo::DemoArgs),
     /// Show who was denied what by endpoint policies and firewalls of services.
@@ -65,6 +70,8 @@ pub enum Command {
     Flows(flows::FlowsArgs),
     /// Read the addresses that endpoints with `source = "identity6"` present.
     Identity(identity::IdentityArgs),
+    /// Write the man pages, one for each command, into a folder.
+    Man(man::ManArgs),
     /// Show the next hop of a destination, the route that wins and why the others lost.
     NextHop(next_hop::NextHopArgs),
     /// Show the network security groups of a subnet or NIC, with every effective rule.
@@ -99,12 +106,20 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Apply(args) => apply::run(args, &mut out)?,
         Command::Bench(args) => bench::run(args, &mut out)?,
         Command::Check(args) => check::run(args, &mut out)?,
+        Command::Completions(args) => {
+            completions::run(args, &mut out)?;
+            ExitCode::SUCCESS
+        }
         Command::Demo(args) => demo::run(args, &mut out)?,
         Command::Denials(args) => denials::run(args, &mut out)?,
         Command::Endpoint(args) => endpoint::run(args, &mut out)?,
         Command::Explain(args) => explain::run(args, &mut out)?,
         Command::Flows(args) => flows::run(args, &mut out)?,
         Command::Identity(args) => identity::run(args, &mut out)?,
+        Command::Man(args) => {
+            man::run(args, &mut out)?;
+            ExitCode::SUCCESS
+        }
         Command::NextHop(args) => next_hop::run(args, &mut out)?,
         Command::Nsg(args) => nsg::run(args, &mut out)?,
         Command::Routes(args) => routes::run(args, &mut out)?,

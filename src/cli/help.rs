@@ -1,0 +1,208 @@
+//! What `--help` and the man pages say beyond the arguments: examples, and exit codes.
+
+use clap::{Command, CommandFactory};
+
+use super::Cli;
+
+/// What the exit code of every command says.
+pub const EXIT_CODES: &[(&str, &str)] = &[
+    ("0", "done; also where the answer is that a packet is dropped or an address is not reached"),
+    ("1", "failed or refused: what, where and what to do stands on stderr, and nothing was changed"),
+    ("2", "the command line is wrong"),
+    ("130, 143", "ended by Ctrl-C or SIGTERM; what was made has been taken away (`demo`, `lab up`)"),
+];
+
+/// A command and its examples: what each is for, and what follows `sidestep`. Those on `config/` work in a clone of the
+/// repository.
+pub const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
+    (
+        "apply",
+        &[
+            ("What would change?", "apply -c config/demo.toml --dry-run"),
+            ("Change it, all or nothing", "apply -c config/demo.toml"),
+        ],
+    ),
+    (
+        "bench null",
+        &[(
+            "A loop between the hosts `left` and `right` of `ip netns`",
+            "bench null left/eth0=10.9.1.1/24 right/eth0=10.9.2.1/24",
+        )],
+    ),
+    (
+        "check",
+        &[
+            ("Every mistake, and advice", "check -c config/example.toml --advice"),
+            ("For CI: fail on advice, too", "check -c config/demo.toml --deny-advice"),
+        ],
+    ),
+    ("completions", &[("For bash, of this user", "completions bash")]),
+    (
+        "demo",
+        &[("The demo", "demo"), ("On Azure's weekly file, as an object", "demo --tags ServiceTags_Public.json --json")],
+    ),
+    ("denials", &[("The last ten", "denials -n 10")]),
+    (
+        "endpoint enable",
+        &[
+            (
+                "Which routes would change, which connections be reset?",
+                "endpoint enable spoke/workload Microsoft.Storage --dry-run",
+            ),
+            ("Switch it on", "endpoint enable spoke/workload Microsoft.Storage"),
+        ],
+    ),
+    ("endpoint disable", &[("Back into the tunnel", "endpoint disable spoke/workload Microsoft.Storage")]),
+    (
+        "explain",
+        &[
+            (
+                "Every stage of a packet's way, in a document",
+                "explain --from vm1 --to contosodata.blob.core.windows.net --port 443 -c config/demo.toml",
+            ),
+            ("In the running node", "explain --from vm1 --to 20.60.1.10 --protocol icmp"),
+        ],
+    ),
+    ("flows", &[("All, as data", "flows --limit 1000000 --json")]),
+    (
+        "identity decode",
+        &[("Whose address does the service's log show?", "identity decode fde4:8dd2:1a2b:1a2b:3c4d:5e6f:a01:104")],
+    ),
+    ("lab up", &[("The hosts around the network of the demo", "lab up -c config/demo.toml")]),
+    ("lab down", &[("Take them away again", "lab down -c config/demo.toml")]),
+    ("lab status", &[("What labs are there?", "lab status")]),
+    ("man", &[("Into a folder, to be read by `man ./man1/sidestep-run.1`", "man man1")]),
+    (
+        "next-hop",
+        &[
+            (
+                "Which route wins, and why the others lost",
+                "next-hop --from spoke/workload --to 20.60.1.10 -c config/demo.toml",
+            ),
+            ("In the running node", "next-hop --from vm1 --to 20.60.1.10"),
+        ],
+    ),
+    (
+        "nsg",
+        &[
+            ("With every effective rule", "nsg spoke/workload -c config/example.toml"),
+            ("As `az network nic list-effective-nsg` has it", "nsg spoke/workload -c config/example.toml --json"),
+        ],
+    ),
+    (
+        "routes",
+        &[
+            ("Effective routes, and why each loser lost", "routes spoke/workload -c config/demo.toml"),
+            (
+                "As `az network nic show-effective-route-table` has them",
+                "routes spoke/workload -c config/demo.toml --json",
+            ),
+        ],
+    ),
+    (
+        "run",
+        &[
+            ("Forward until Ctrl-C", "run -c config/demo.toml"),
+            (
+                "On two cores, with metrics, and connections survive a restart",
+                "run -c config/demo.toml --workers 2 --metrics --state /var/lib/sidestep/flows",
+            ),
+        ],
+    ),
+    ("status", &[("What is in force, and what was counted", "status")]),
+    ("tags apply", &[("What would the next week's file change?", "tags apply ServiceTags_Public.json --dry-run")]),
+    ("tags diff", &[("What has changed from one week to the next?", "tags diff OLDER.json NEWER.json")]),
+    ("tags list", &[("What tags are there?", "tags list --tags config/service-tags.json")]),
+    ("tags lookup", &[("Whose address is it?", "tags lookup 20.60.1.10 --tags config/service-tags.json")]),
+    ("tags show", &[("The prefixes of a tag", "tags show Storage.WestEurope --tags config/service-tags.json")]),
+    ("tags stats", &[("How large is it?", "tags stats --tags config/service-tags.json")]),
+    (
+        "verify",
+        &[(
+            "Do the network security groups let it pass, and by which rule?",
+            "verify --from vm1 --to 20.60.1.10 --direction outbound -c config/demo.toml",
+        )],
+    ),
+];
+
+/// The command line with all that `--help` shows.
+pub fn command() -> Command {
+    let codes: String = EXIT_CODES.iter().map(|(code, what)| format!("\n  {code:<10}{what}")).collect();
+    let command = Cli::command().after_long_help(format!("Exit codes:{codes}"));
+    with_examples(command, "")
+}
+
+/// Adds the examples of a command and of those below it.
+fn with_examples(command: Command, path: &str) -> Command {
+    let names: Vec<String> = command.get_subcommands().map(|below| below.get_name().to_owned()).collect();
+    let command = names.iter().fold(command, |command, name| {
+        let path = if path.is_empty() { name.clone() } else { format!("{path} {name}") };
+        command.mut_subcommand(name, |below| with_examples(below, &path))
+    });
+    match EXAMPLES.iter().find(|(name, _)| *name == path) {
+        Some((_, examples)) => {
+            let text = examples.iter().map(|(what, example)| format!("\n  # {what}\n  sidestep {example}"));
+            command.after_help(format!("Examples:{}", text.collect::<String>()))
+        }
+        None => command,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Names of all commands that do something and are shown, as they are typed.
+    fn leaves(command: &Command, path: &str, found: &mut Vec<String>) {
+        for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
+            let path = format!("{path} {}", below.get_name()).trim().to_owned();
+            if below.has_subcommands() {
+                leaves(below, &path, found);
+            } else {
+                found.push(path);
+            }
+        }
+    }
+
+    #[test]
+    fn every_command_has_examples_and_every_example_is_of_its_command() {
+        let mut found = Vec::new();
+        leaves(&command(), "", &mut found);
+        found.sort();
+        let mut named: Vec<&str> = EXAMPLES.iter().map(|(name, _)| *name).collect();
+        named.sort_unstable();
+        assert_eq!(found, named);
+        for (name, examples) in EXAMPLES {
+            assert!(!examples.is_empty(), "{name}");
+            for (what, example) in *examples {
+                assert!(!what.is_empty() && example.starts_with(&format!("{name} ")) || example == name, "{example}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_example_is_a_good_command_line() {
+        for (_, example) in EXAMPLES.iter().flat_map(|(_, examples)| *examples) {
+            let words = std::iter::once("sidestep").chain(example.split(' '));
+            if let Err(error) = command().try_get_matches_from(words) {
+                panic!("{example}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn help_shows_examples_and_exit_codes() {
+        let mut command = command();
+        command.build();
+        let help = command.find_subcommand_mut("tags").unwrap().find_subcommand_mut("lookup").unwrap().render_help();
+        assert!(
+            help.to_string().contains("Examples:\n  # Whose address is it?\n  sidestep tags lookup 20.60."),
+            "{help}"
+        );
+        let help = command.render_long_help().to_string();
+        assert!(
+            help.contains("Exit codes:\n  0 ") && help.contains("\n  2         the command line is wrong"),
+            "{help}"
+        );
+    }
+}
