@@ -17,9 +17,12 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use tokio::sync::Semaphore;
 
 use super::node::Node;
 use crate::telemetry::metrics;
@@ -27,8 +30,14 @@ use crate::telemetry::metrics;
 /// Where metrics are told if the command line does not say where.
 pub const DEFAULT_ADDRESS: &str = "127.0.0.1:9798";
 
-/// How long a request may take to be answered.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a connection may take, from its first packet to the end of the answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Connections at a time; others wait until one ends.
+const CONNECTIONS: usize = 16;
+
+/// Time between two attempts to accept a connection where the system refuses.
+const BREATH: Duration = Duration::from_millis(100);
 
 /// Why metrics cannot be told.
 #[derive(Debug, thiserror::Error)]
@@ -51,13 +60,34 @@ pub(super) fn listen(address: SocketAddr) -> Result<TcpListener, MonitorError> {
     Ok(listener)
 }
 
-/// Answers, without end.
+/// Answers, without end. Each connection gets one answer and [`PATIENCE`]; so many at a time that whoever can connect cannot
+/// use up the descriptors that the node needs for its own.
 ///
 /// # Errors
 /// When the listener cannot be taken over by the runtime.
 pub(super) async fn serve(node: Arc<Node>, listener: TcpListener) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    axum::serve(listener, router(node)).await
+    let service = TowerToHyperService::new(router(node));
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        // Nobody closes it.
+        let Ok(place) = places.clone().acquire_owned().await else { return Ok(()) };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::debug!(%error, "a connection for metrics fails");
+                tokio::time::sleep(BREATH).await;
+                continue;
+            }
+        };
+        let mut connection = http1::Builder::new();
+        let connection = connection.keep_alive(false).serve_connection(TokioIo::new(stream), service.clone());
+        tokio::spawn(async move {
+            // Who asks too slowly, or goes away, hears nothing.
+            let _ = tokio::time::timeout(PATIENCE, connection).await;
+            drop(place);
+        });
+    }
 }
 
 fn router(node: Arc<Node>) -> Router {
@@ -66,16 +96,7 @@ fn router(node: Arc<Node>) -> Router {
         .route("/health", get(async || "ok\n"))
         .route("/ready", get(ready))
         .fallback(unknown)
-        .layer(middleware::from_fn(bounded))
         .with_state(node)
-}
-
-/// Gives up what takes too long.
-async fn bounded(request: Request, next: Next) -> Response {
-    match tokio::time::timeout(PATIENCE, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => failure(format!("no answer in {} s\n", PATIENCE.as_secs())),
-    }
 }
 
 fn failure(text: String) -> Response {

@@ -83,3 +83,17 @@ fn an_address_in_use_is_told_with_what_to_do() {
     let wanted = format!("cannot listen on {address} for metrics; choose another one with --metrics ADDRESS:PORT");
     assert_eq!(error, wanted);
 }
+
+/// As many connections as there may be, which say nothing, hold up the next one only until their time is over; the control side
+/// goes on.
+#[test]
+fn who_connects_and_says_nothing_is_shown_the_door() {
+    let watched = Watched::new();
+    let mut silent: Vec<TcpStream> = (0..16).map(|_| TcpStream::connect(watched.address).unwrap()).collect();
+    assert!(watched.ask("GET /ready").ends_with("\r\n\r\nready\n"), "it waited for a place");
+    for stream in &mut silent {
+        let mut nothing = Vec::new();
+        stream.read_to_end(&mut nothing).unwrap();
+        assert!(nothing.is_empty(), "{nothing:?}");
+    }
+}
