@@ -6,7 +6,11 @@ use sidestep::cli::help::EXAMPLES;
 
 fn sidestep(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sidestep"));
-    command.current_dir(env!("CARGO_MANIFEST_DIR")).env_remove("SIDESTEP_LOG").env_remove("SIDESTEP_CONTROL");
+    command
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env_remove("SIDESTEP_LOG")
+        .env_remove("SIDESTEP_CONTROL")
+        .env_remove("COLUMNS");
     command.args(arguments).output().expect("run")
 }
 

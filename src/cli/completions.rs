@@ -24,7 +24,7 @@ pub struct CompletionsArgs {
 /// When the output cannot be written.
 pub fn run(args: &CompletionsArgs, out: &mut dyn Write) -> anyhow::Result<()> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut help::command(), "sidestep", &mut script);
+    clap_complete::generate(args.shell, &mut help::shown(), "sidestep", &mut script);
     Ok(out.write_all(&script)?)
 }
 
@@ -41,6 +41,7 @@ mod tests {
             for word in ["next-hop", "lookup", "metrics"] {
                 assert!(script.contains(word), "{shell}: no {word}");
             }
+            assert!(!script.contains("lab-guard"), "{shell}: what is hidden is not offered");
         }
     }
 }

@@ -6,10 +6,11 @@ use super::Cli;
 
 /// What the exit code of every command says.
 pub const EXIT_CODES: &[(&str, &str)] = &[
-    ("0", "done; also where the answer is that a packet is dropped or an address is not reached"),
-    ("1", "failed or refused: what, where and what to do stands on stderr, and nothing was changed"),
+    ("0", "done; also where the answer is that a packet is dropped, and where a signal ends `run`"),
+    ("1", "failed or refused: what, where and what to do stands on stderr, with --json on stdout"),
+    ("", "(`check --deny-advice` with advice, too)"),
     ("2", "the command line is wrong"),
-    ("130, 143", "ended by Ctrl-C or SIGTERM; what was made has been taken away (`demo`, `lab up`)"),
+    ("129, 130, 143", "ended by SIGHUP, Ctrl-C, SIGTERM; what was made is gone (`demo`, `lab up`)"),
 ];
 
 /// A command and its examples: what each is for, and what follows `sidestep`. Those on `config/` work in a clone of the
@@ -36,7 +37,7 @@ pub const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             ("For CI: fail on advice, too", "check -c config/demo.toml --deny-advice"),
         ],
     ),
-    ("completions", &[("For bash, of this user", "completions bash")]),
+    ("completions", &[("What /etc/bash_completion.d/sidestep may hold", "completions bash")]),
     (
         "demo",
         &[("The demo", "demo"), ("On Azure's weekly file, as an object", "demo --tags ServiceTags_Public.json --json")],
@@ -58,7 +59,7 @@ pub const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         &[
             (
                 "Every stage of a packet's way, in a document",
-                "explain --from vm1 --to contosodata.blob.core.windows.net --port 443 -c config/demo.toml",
+                "explain --from vm1 --to 20.60.1.10 --port 443 -c config/demo.toml",
             ),
             ("In the running node", "explain --from vm1 --to 20.60.1.10 --protocol icmp"),
         ],
@@ -103,10 +104,7 @@ pub const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         "run",
         &[
             ("Forward until Ctrl-C", "run -c config/demo.toml"),
-            (
-                "On two cores, with metrics, and connections survive a restart",
-                "run -c config/demo.toml --workers 2 --metrics --state /var/lib/sidestep/flows",
-            ),
+            ("With metrics, and connections survive a restart", "run -c config/demo.toml --metrics --state flows"),
         ],
     ),
     ("status", &[("What is in force, and what was counted", "status")]),
@@ -120,16 +118,29 @@ pub const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         "verify",
         &[(
             "Do the network security groups let it pass, and by which rule?",
-            "verify --from vm1 --to 20.60.1.10 --direction outbound -c config/demo.toml",
+            "verify --from vm1 --to 20.60.1.10 --direction outbound",
         )],
     ),
 ];
 
 /// The command line with all that `--help` shows.
 pub fn command() -> Command {
-    let codes: String = EXIT_CODES.iter().map(|(code, what)| format!("\n  {code:<10}{what}")).collect();
+    let codes: String = EXIT_CODES.iter().map(|(code, what)| format!("\n  {code:<15}{what}")).collect();
     let command = Cli::command().after_long_help(format!("Exit codes:{codes}"));
     with_examples(command, "")
+}
+
+/// The command line without what is not shown.
+pub fn shown() -> Command {
+    let all = command();
+    let hidden: Vec<Command> = all.get_subcommands().filter(|below| below.is_hide_set()).cloned().collect();
+    if hidden.is_empty() {
+        return all;
+    }
+    let shown: Vec<Command> = all.get_subcommands().filter(|below| !below.is_hide_set()).cloned().collect();
+    let about = all.get_about().cloned().unwrap_or_default();
+    let arguments: Vec<clap::Arg> = all.get_arguments().cloned().collect();
+    Command::new("sidestep").about(about).args(arguments).subcommands(shown)
 }
 
 /// Adds the examples of a command and of those below it.
@@ -175,6 +186,8 @@ mod tests {
         for (name, examples) in EXAMPLES {
             assert!(!examples.is_empty(), "{name}");
             for (what, example) in *examples {
+                // A line of 80 columns that can be copied.
+                assert!("  sidestep ".len() + example.len() <= 80 && what.len() < 76, "{example}");
                 assert!(!what.is_empty() && example.starts_with(&format!("{name} ")) || example == name, "{example}");
             }
         }
@@ -201,7 +214,7 @@ mod tests {
         );
         let help = command.render_long_help().to_string();
         assert!(
-            help.contains("Exit codes:\n  0 ") && help.contains("\n  2         the command line is wrong"),
+            help.contains("Exit codes:\n  0 ") && help.contains("\n  2              the command line is wrong"),
             "{help}"
         );
     }

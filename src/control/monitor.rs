@@ -20,7 +20,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper::server::conn::http1;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::sync::Semaphore;
 
@@ -30,8 +30,11 @@ use crate::telemetry::metrics;
 /// Where metrics are told if the command line does not say where.
 pub const DEFAULT_ADDRESS: &str = "127.0.0.1:9798";
 
-/// How long a connection may take, from its first packet to the end of the answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a connection may take to say what it wants.
+const SILENCE: Duration = Duration::from_secs(1);
+
+/// How long a connection may take in all: longer than workers are waited for, so that one that hangs is told of.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Connections at a time; others wait until one ends.
 const CONNECTIONS: usize = 16;
@@ -60,7 +63,7 @@ pub(super) fn listen(address: SocketAddr) -> Result<TcpListener, MonitorError> {
     Ok(listener)
 }
 
-/// Answers, without end. Each connection gets one answer and [`PATIENCE`]; so many at a time that whoever can connect cannot
+/// Answers, without end. Each connection gets one answer, within [`PATIENCE`]; so many at a time that whoever can connect cannot
 /// use up the descriptors that the node needs for its own.
 ///
 /// # Errors
@@ -81,7 +84,8 @@ pub(super) async fn serve(node: Arc<Node>, listener: TcpListener) -> io::Result<
             }
         };
         let mut connection = http1::Builder::new();
-        let connection = connection.keep_alive(false).serve_connection(TokioIo::new(stream), service.clone());
+        connection.keep_alive(false).timer(TokioTimer::new()).header_read_timeout(SILENCE);
+        let connection = connection.serve_connection(TokioIo::new(stream), service.clone());
         tokio::spawn(async move {
             // Who asks too slowly, or goes away, hears nothing.
             let _ = tokio::time::timeout(PATIENCE, connection).await;

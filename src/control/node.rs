@@ -122,6 +122,7 @@ pub struct Node {
     /// What outlives the process.
     state: Mutex<Option<StateStatus>>,
     started: Instant,
+    started_at: SystemTime,
 }
 
 struct CatalogueRefusal {
@@ -222,6 +223,7 @@ impl Loaded {
             denials: Mutex::default(),
             state: Mutex::default(),
             started: Instant::now(),
+            started_at: since,
         };
         node.remember("start", &what, Ok(None));
         Ok(node)
@@ -407,33 +409,47 @@ impl Node {
 
     /// What metrics tell, read now.
     pub fn seen(&self) -> Seen {
-        let current = self.current();
-        let (workers, ports) = self.dataplane.workers();
+        let (current, workers, ports) = self.in_force();
         let without_device = missing(&current, &ports);
-        let seen = |report: PortReport| PortSeen {
-            port: current.snapshot.port(PortId(report.port)).map_or(report.port.to_string(), |port| port.name.clone()),
-            worker: report.worker,
-            traffic: report.traffic,
-            device: report.device,
-            counters: report.counters.into_iter().collect(),
+        // A port that a change is just adding has no name yet.
+        let seen = |report: PortReport| {
+            let attachment = current.attachments.iter().find(|attachment| attachment.port.0 == report.port)?;
+            Some(PortSeen {
+                port: attachment.name.clone(),
+                worker: report.worker,
+                traffic: report.traffic,
+                device: report.device,
+                counters: report.counters.into_iter().collect(),
+            })
         };
-        let started = SystemTime::now() - self.started.elapsed();
         Seen {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             generation: current.snapshot.generation,
             in_force_since: unix(current.since),
             compiled_in: current.compiled_in.as_secs_f64(),
-            started: unix(started),
+            started: unix(self.started_at),
             flow_limit: current.snapshot.flow_limit.into(),
             ready: without_device.is_empty(),
             workers,
-            ports: ports.into_iter().map(seen).collect(),
+            ports: ports.into_iter().filter_map(seen).collect(),
         }
     }
 
-    /// Ports whose device a worker has lost, or has not yet: none in a node that is ready.
+    /// Ports whose device a worker has lost: none in a node that is ready.
     pub fn without_device(&self) -> Vec<String> {
-        missing(&self.current(), &self.dataplane.workers().1)
+        let (current, _, ports) = self.in_force();
+        missing(&current, &ports)
+    }
+
+    /// What is in force, and what the workers have for it; asked again where a change came in between.
+    fn in_force(&self) -> (Arc<Current>, Vec<Counters>, Vec<PortReport>) {
+        loop {
+            let current = self.current();
+            let (workers, ports) = self.dataplane.workers();
+            if Arc::ptr_eq(&current, &self.current()) {
+                return (current, workers, ports);
+            }
+        }
     }
 
     /// What applying a document would do; nothing is done.
@@ -743,10 +759,6 @@ impl Node {
         let complete = adopted && changed.is_some();
         let changed = changed.unwrap_or_default();
         let gone: Vec<PortId> = ports.gone();
-        if !gone.is_empty() {
-            self.dataplane.remove_ports(&gone);
-        }
-
         {
             let mut all = lock(&self.granted);
             all.retain(|port, _| !gone.contains(port));
@@ -758,6 +770,10 @@ impl Node {
         let current =
             Current { document, catalogue, switched, network, plan, snapshot, attachments, compiled_in, since };
         *lock(&self.current) = Arc::new(current);
+        // No earlier: who asks what is missing must not be told of ports that are to go.
+        if !gone.is_empty() {
+            self.dataplane.remove_ports(&gone);
+        }
         Ok((ports, FlowChanges { complete, ..flows }))
     }
 

@@ -45,8 +45,8 @@ pub struct Counters {
     pub batches: [Counter; BATCH_SIZES.len()],
     /// Packets in these batches.
     pub batched: Counter,
-    /// How often the worker slept until there was something to do.
-    pub sleeps: Counter,
+    /// How often the worker asked the kernel to wait for something to do; with packets there the answer comes at once.
+    pub waits: Counter,
     /// Packets forwarded.
     pub forwarded: Counter,
     /// Bytes of forwarded packets.
@@ -97,7 +97,7 @@ impl Counters {
             received_segments: Counter::default(),
             batches: Default::default(),
             batched: Counter::default(),
-            sleeps: Counter::default(),
+            waits: Counter::default(),
             forwarded: Counter::default(),
             forwarded_bytes: Counter::default(),
             answered: Answer::ALL.iter().map(|_| Counter::default()).collect(),

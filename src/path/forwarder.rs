@@ -174,9 +174,9 @@ impl Forwarder {
         self.core.counters.count_batch(packets);
     }
 
-    /// Counts that the worker sleeps until there is something to do.
-    pub fn count_sleep(&self) {
-        self.core.counters.sleeps.add(1);
+    /// Counts that the worker asks the kernel to wait for something to do.
+    pub fn count_wait(&self) {
+        self.core.counters.waits.add(1);
     }
 
     /// Packets so far that met no flow: what they cost is more than the others do.

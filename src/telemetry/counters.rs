@@ -28,9 +28,9 @@ pub struct Report {
     /// Packets in these batches.
     #[serde(default)]
     pub batched: u64,
-    /// How often workers slept until there was something to do.
+    /// How often workers asked the kernel to wait for something to do.
     #[serde(default)]
-    pub sleeps: u64,
+    pub waits: u64,
     /// Packets forwarded.
     pub forwarded: u64,
     /// Their bytes as received.
@@ -104,7 +104,7 @@ impl Report {
                 *sum += counter.get();
             }
             report.batched += worker.batched.get();
-            report.sleeps += worker.sleeps.get();
+            report.waits += worker.waits.get();
             report.generated += worker.generated.get();
             report.undecided += worker.undecided.get();
             report.undecided_timeouts += worker.undecided_timeouts.get();

@@ -1,8 +1,9 @@
 //! What a node counts in the text format of Prometheus (version 0.0.4), which everything that scrapes metrics reads.
 //!
 //! Names begin with `sidestep_`, counters end in `_total`, units are seconds and bytes. The sum over the labels of a metric
-//! is the node's. Labels name workers, ports and reasons; never an address, a port number or a flow, of which there is no
-//! end. Everything is read when somebody asks: forwarding does nothing for it.
+//! is the node's; those of ports begin anew when a device is opened anew, and end when it is gone. Labels name workers, ports
+//! and reasons; never an address, a port number or a flow, of which there is no end. Workers only count; text is made when
+//! somebody asks, for which each tells what its ports have counted between two batches.
 
 use std::fmt::Error;
 
@@ -39,23 +40,26 @@ const COUNTERS: &[(&str, &str, Read)] = &[
     ("handed_over_packets", "Packets given to the worker that owns their flow", |report| report.handed_over),
     ("taken_over_packets", "Packets taken from other workers", |report| report.taken_over),
     ("flows_created", "Flows made, each a first packet with its whole decision", |report| report.flows_created),
-    ("flows_kept", "Flows decided again after a change with the same outcome", |report| report.flows_kept),
-    ("sleeps", "Times that the worker slept until there was something to do", |report| report.sleeps),
+    ("waits", "Times that the worker asked the kernel to wait for something to do", |report| report.waits),
 ];
 
 /// Gauges of which each worker has one.
 const GAUGES: &[(&str, &str, Read)] = &[
-    ("flows", "Flows now", |report| report.flows),
+    ("flows", "Flows now, with what is left of flows that a change ended until its time is over", |report| {
+        report.flows
+    }),
     ("flows_undecided", "Connections that have to name the resource that they want, now", |report| report.undecided),
     ("fragments_held", "Fragments that wait for the first of their packet, now", |report| report.fragments_held),
 ];
 
 /// Why flows end.
-const ENDS: &[(&str, Read)] = &[
-    ("timer", |report| report.flows_expired),
-    ("reset_by_change", |report| report.flows_reset),
-    ("moved_by_change", |report| report.flows_moved),
-    ("evicted", |report| report.flows_evicted),
+const ENDS: &[(&str, Read)] = &[("timer", |report| report.flows_expired), ("evicted", |report| report.flows_evicted)];
+
+/// What changes did to flows.
+const OUTCOMES: &[(&str, Read)] = &[
+    ("kept", |report| report.flows_kept),
+    ("reset", |report| report.flows_reset),
+    ("moved", |report| report.flows_moved),
 ];
 
 /// What became of the search for a packet's flow.
@@ -206,7 +210,8 @@ impl Seen {
         }
         for (name, help, label, values) in [
             ("flow_lookups", "Packets by whether they met a flow, which decides what they cost", "result", LOOKUPS),
-            ("flows_ended", "Flows that ended or moved, by cause", "cause", ENDS),
+            ("flows_ended", "Flows that left the table, by cause; what changes left of flows, too", "cause", ENDS),
+            ("flows_redecided", "Flows that were decided again after a change, by outcome", "outcome", OUTCOMES),
         ] {
             let each = workers().flat_map(|(number, report)| {
                 let one = move |(value, read): &(&'static str, Read)| {
@@ -387,7 +392,7 @@ mod tests {
             assert!(known.contains(metric), "there is no {metric}");
         }
         for (name, _, _) in COUNTERS {
-            let left_out = ["generated_packets", "taken_over_packets", "flows_kept"];
+            let left_out = ["generated_packets", "taken_over_packets"];
             assert!(
                 left_out.contains(name) || asked.contains(&*format!("sidestep_{name}_total")),
                 "no panel for {name}"

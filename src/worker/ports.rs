@@ -37,7 +37,8 @@ pub struct Traffic {
     pub received: u64,
     /// Their bytes, from the IP header on.
     pub received_bytes: u64,
-    /// Packets that the device took: forwarded ones, and answers, errors and resets that were made here.
+    /// Packets that the device took: forwarded ones, and answers, errors and resets that were made here. One that had to be cut
+    /// for its MTU is as many as it was cut into.
     pub sent: u64,
     /// Their bytes, from the IP header on.
     pub sent_bytes: u64,

@@ -190,7 +190,7 @@ impl Worker {
             sleep = sleep.saturating_sub(since.elapsed());
         }
         if woken.is_none() && !sleep.is_zero() {
-            self.forwarder.count_sleep();
+            self.forwarder.count_wait();
         }
         let woken = woken.or_else(|| self.events(sleep, &mut scratch.ready));
         if waits && self.waiting.is_adaptive() && !scratch.ready.is_empty() {
