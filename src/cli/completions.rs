@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use clap::Args;
+use clap::{Arg, Args, Command};
 use clap_complete::Shell;
 
 use super::help;
@@ -24,8 +24,16 @@ pub struct CompletionsArgs {
 /// When the output cannot be written.
 pub fn run(args: &CompletionsArgs, out: &mut dyn Write) -> anyhow::Result<()> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut help::shown(), "sidestep", &mut script);
+    clap_complete::generate(args.shell, &mut shown(help::command()), "sidestep", &mut script);
     Ok(out.write_all(&script)?)
+}
+
+/// The command line without the commands that are not shown, which scripts would offer.
+fn shown(all: Command) -> Command {
+    let shown: Vec<Command> = all.get_subcommands().filter(|below| !below.is_hide_set()).cloned().collect();
+    let arguments: Vec<Arg> = all.get_arguments().cloned().collect();
+    let command = Command::new("sidestep").version(env!("CARGO_PKG_VERSION")).args(arguments).subcommands(shown);
+    command.about(all.get_about().cloned().unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -38,7 +46,7 @@ mod tests {
             let mut script = Vec::new();
             run(&CompletionsArgs { shell }, &mut script).unwrap();
             let script = String::from_utf8(script).unwrap();
-            for word in ["next-hop", "lookup", "metrics"] {
+            for word in ["next-hop", "lookup", "metrics", "version"] {
                 assert!(script.contains(word), "{shell}: no {word}");
             }
             assert!(!script.contains("lab-guard"), "{shell}: what is hidden is not offered");

@@ -130,19 +130,6 @@ pub fn command() -> Command {
     with_examples(command, "")
 }
 
-/// The command line without what is not shown.
-pub fn shown() -> Command {
-    let all = command();
-    let hidden: Vec<Command> = all.get_subcommands().filter(|below| below.is_hide_set()).cloned().collect();
-    if hidden.is_empty() {
-        return all;
-    }
-    let shown: Vec<Command> = all.get_subcommands().filter(|below| !below.is_hide_set()).cloned().collect();
-    let about = all.get_about().cloned().unwrap_or_default();
-    let arguments: Vec<clap::Arg> = all.get_arguments().cloned().collect();
-    Command::new("sidestep").about(about).args(arguments).subcommands(shown)
-}
-
 /// Adds the examples of a command and of those below it.
 fn with_examples(command: Command, path: &str) -> Command {
     let names: Vec<String> = command.get_subcommands().map(|below| below.get_name().to_owned()).collect();
