@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::counters::Counters;
 use super::egress::{Egress, SendFailure};
 use super::flow::{Family, FlowState};
+use super::record::{Ending, Log};
 use super::redecide::Foreseen;
 use super::shared::Shared;
 use super::undecided::{Undecided, key_of};
@@ -59,6 +60,8 @@ pub(super) struct Core {
     pub(super) unsolicited: Unsolicited,
     /// Connections whose resource only their client can tell.
     pub(super) undecided: Undecided,
+    /// What is told of flows, while somebody wants it.
+    pub(super) log: Option<Log>,
     pub(super) settings: Settings,
 }
 
@@ -77,6 +80,7 @@ impl Core {
             changed: Foreseen::with_room(),
             unsolicited: Unsolicited::new(),
             undecided: Undecided::new(),
+            log: None,
             settings,
         }
     }
@@ -124,9 +128,13 @@ impl Core {
         (owner != self.settings.worker).then_some(owner)
     }
 
-    /// Ends a flow.
-    pub(super) fn end<A: Family>(&mut self, flows: &mut FlowTable<A, FlowState>, id: FlowId) {
+    /// Ends a flow for another one.
+    pub(super) fn end<A: Family>(&mut self, flows: &mut FlowTable<A, FlowState>, id: FlowId, now: u64) {
         let Some(removed) = flows.remove(id) else { return };
+        if self.is_logged() {
+            let keys = (&removed.forward, &removed.reverse);
+            self.log_end(id, keys, &removed.state, Ending::Evicted, now);
+        }
         if removed.state.is_inspected() {
             self.undecided.end(&key_of(&removed.forward));
         }

@@ -10,7 +10,9 @@ use super::egress::{Egress, SendFailure};
 use super::flow::{Family, FlowState};
 use super::fragments::Fragments;
 use super::inspect;
+use super::record::{About, Ending, Event, Record, Records};
 use super::redecide::{self, Foreseen, Sides};
+use super::subject::Subject;
 use super::undecided::key_of;
 use super::unsolicited::answer_due;
 use super::verdict::{DropReason, Verdict};
@@ -130,14 +132,19 @@ impl Forwarder {
         egress: &mut impl Egress,
         may_hand_over: bool,
     ) -> Verdict {
-        let length = frame.len();
+        let mut length = frame.len();
+        let mut about = About::Port(Some(ingress));
         let verdict = match parse::parse(frame.bytes()) {
             Ok(parsed) if parsed.has_options => Verdict::Dropped(DropReason::IpOptions),
             Ok(mut parsed) => {
                 frame.set_len(parsed.total as usize);
+                length = parsed.total as usize;
                 // Who takes over was given a packet that has been counted.
                 if may_hand_over && frame.offload.segmentation.is_some() {
                     self.core.counters.received_segments.add(segment_count(frame, &parsed) as u64);
+                }
+                if self.core.is_logged() {
+                    about = About::Packet(Subject::of(ingress, &parsed));
                 }
                 let whole = parsed.fragment == Fragment::None;
                 let mut packet =
@@ -151,6 +158,14 @@ impl Forwarder {
             Err(error) => Verdict::Dropped(error.into()),
         };
         self.count(verdict, length);
+        if self.core.is_logged() {
+            let event = match verdict {
+                Verdict::Answered(answer) => Event::Answered(answer),
+                Verdict::Dropped(reason) => Event::Dropped(reason),
+                Verdict::Forwarded(_) | Verdict::HandOver(_) | Verdict::Held => return verdict,
+            };
+            self.core.log_packets(event, about, 1, length as u64, now);
+        }
         verdict
     }
 
@@ -185,21 +200,24 @@ impl Forwarder {
     }
 
     /// Counts a packet that was to be handed over: it is in the other worker's ring, or ends here.
-    pub fn count_hand_over(&self, delivered: bool) {
+    pub fn count_hand_over(&self, now: u64, ingress: PortId, bytes: usize, delivered: bool) {
         if delivered {
             self.core.counters.handed_over.add(1);
         } else {
             self.core.counters.count_drop(DropReason::HandOverFull);
+            let event = Event::Dropped(DropReason::HandOverFull);
+            self.core.log_packets(event, About::Port(Some(ingress)), 1, bytes as u64, now);
         }
     }
 
     /// Counts packets that were taken for sent, and then could not leave: the egress held them back to send them together. They
     /// are forwarded no more, but dropped; their flows have counted them. `bytes` are as they were to leave.
-    pub fn count_unsent(&self, failure: SendFailure, packets: u64, bytes: u64) {
+    pub fn count_unsent(&self, now: u64, failure: SendFailure, packets: u64, bytes: u64) {
         let counters = &self.core.counters;
         counters.forwarded.set(counters.forwarded.get().saturating_sub(packets));
         counters.forwarded_bytes.set(counters.forwarded_bytes.get().saturating_sub(bytes));
         counters.count_drops(failure.into(), packets);
+        self.core.log_packets(Event::Unsent(failure.into()), About::Port(None), packets, bytes, now);
     }
 
     /// Ends flows whose time is over, at most `budget` of each family, and what else waits for its time: ports that rest,
@@ -210,6 +228,34 @@ impl Forwarder {
         self.fragments.expire(&self.core, now, budget);
         inspect::end_waiting(&mut self.core, &mut self.tables, now, budget, egress);
         answer_due(&mut self.core, &self.tables.v4, &self.tables.v6, now, budget, egress);
+        if let Some(part) = self.core.log_part(now) {
+            self.core.log_going_on(&self.tables.v4, part, now);
+            self.core.log_going_on(&self.tables.v6, part, now);
+        }
+    }
+
+    /// Makes records of flows and packets from now on, or none any more. Of flows that are there, what comes is told.
+    pub fn log_to(&mut self, records: Option<Arc<Records>>, now: u64) {
+        self.core.log_to(records, now);
+        self.core.log_known(&self.tables.v4, now);
+        self.core.log_known(&self.tables.v6, now);
+    }
+
+    /// Tells the time in microseconds, for how long answers take. Only records need it, and only as precisely as batches are
+    /// apart.
+    #[inline]
+    pub fn tell_micros(&mut self, micros: impl FnOnce() -> u64) {
+        if self.core.is_logged() {
+            self.core.log_micros(micros());
+        }
+    }
+
+    /// What is left to tell of every flow, when the node ends: flows that are saved go on, the others end. Nothing where no
+    /// records are made.
+    pub fn log_rest(&mut self, saved: bool, now: u64, mut visit: impl FnMut(Record)) {
+        let event = if saved { Event::Continue } else { Event::End(Ending::Stopped) };
+        self.core.log_rest(&self.tables.v4, event, now, &mut visit);
+        self.core.log_rest(&self.tables.v6, event, now, &mut visit);
     }
 
     /// When [`Forwarder::expire`] may have work, in milliseconds of the caller's clock.
@@ -220,6 +266,7 @@ impl Forwarder {
             self.fragments.next_deadline(),
             self.core.unsolicited.next_due(),
             self.core.undecided.next_due(),
+            self.core.next_look(),
         ];
         times.into_iter().flatten().min()
     }
@@ -305,14 +352,13 @@ fn expire<A: Family>(
     now: u64,
     budget: usize,
 ) {
-    let Core { settings, snapshot, undecided, .. } = core;
-    let (shared, worker) = (&settings.shared, settings.worker);
+    let snapshot = core.snapshot.clone();
     let verdict = |id, state: &FlowState| {
         if state.generation != snapshot.generation as u32 {
             // Its pool's lifetimes may be others now: it is decided again first.
             return Some(now + 1);
         }
-        let deadline = state.last_seen() + state.lifetime(snapshot);
+        let deadline = state.last_seen() + state.lifetime(&snapshot);
         if deadline > now {
             return Some(deadline);
         }
@@ -323,11 +369,15 @@ fn expire<A: Family>(
         Some(now + 1)
     };
     let ended = flows.expire_with(now, budget, verdict, |flows, flow| {
+        if core.is_logged() {
+            core.log_end(flow.id, (&flow.forward, &flow.reverse), &flow.state, Ending::Expired, now);
+        }
+        let Core { settings, undecided, .. } = &mut *core;
         if flow.state.is_inspected() {
             undecided.end(&key_of(&flow.forward));
         }
         let (forward, reverse) = (flows.hash(&flow.forward), flows.hash(&flow.reverse));
-        shared.release(worker, (&flow.forward, forward), (&flow.reverse, reverse), &flow.state);
+        settings.shared.release(settings.worker, (&flow.forward, forward), (&flow.reverse, reverse), &flow.state);
     });
     core.counters.undecided.set(core.undecided.len() as u64);
     core.counters.flows_expired.add(ended as u64);

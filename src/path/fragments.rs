@@ -6,6 +6,7 @@ use super::core::Core;
 use super::egress::Egress;
 use super::observer::Silent;
 use super::origin;
+use super::record::{About, Event};
 use super::subject::Subject;
 use super::verdict::{DropReason, Verdict};
 use super::way::{Packet, Tables, way};
@@ -56,7 +57,7 @@ impl Fragments {
         let start = parsed.fragment_offset;
         let range = Range { start, end: start.saturating_add(carried(parsed)), last: !parsed.more_fragments };
         let met = self.table.meet(packet.now, &key, range, first);
-        drop_held(core, self.table.take_dropped(), DropReason::FragmentsFull);
+        drop_held(core, self.table.take_dropped(), packet.ingress, DropReason::FragmentsFull, packet.now);
         match met {
             Met::Ports(ports) => {
                 let facts = facts(&ports);
@@ -71,7 +72,7 @@ impl Fragments {
             Met::Hold if self.table.hold(&key, packet.frame.bytes()) => Verdict::Held,
             Met::Hold | Met::Full => Verdict::Dropped(DropReason::FragmentsFull),
             Met::Overlap { dropped } => {
-                drop_held(core, dropped, DropReason::FragmentOverlap);
+                drop_held(core, dropped, packet.ingress, DropReason::FragmentOverlap, packet.now);
                 Verdict::Dropped(DropReason::FragmentOverlap)
             }
             Met::Duplicate => Verdict::Dropped(DropReason::FragmentDuplicate),
@@ -98,8 +99,8 @@ impl Fragments {
 
     /// Ends what is over: fragments that waited in vain are dropped.
     pub(super) fn expire(&mut self, core: &Core, now: u64, budget: usize) {
-        self.table.expire(now, budget, |count, _ingress| {
-            drop_held(core, count, DropReason::FragmentTimeout);
+        self.table.expire(now, budget, |count, ingress| {
+            drop_held(core, count, PortId(ingress), DropReason::FragmentTimeout, now);
         });
         core.counters.fragments_held.set(self.table.held() as u64);
     }
@@ -153,9 +154,10 @@ fn carried(parsed: &Parsed) -> u16 {
 }
 
 /// Counts fragments that were held and are dropped.
-fn drop_held(core: &Core, count: u32, reason: DropReason) {
-    for _ in 0..count {
-        core.counters.count_drop(reason);
+fn drop_held(core: &Core, count: u32, ingress: PortId, reason: DropReason, now: u64) {
+    core.counters.count_drops(reason, u64::from(count));
+    if core.is_logged() && count > 0 {
+        core.log_packets(Event::Dropped(reason), About::Port(Some(ingress)), u64::from(count), 0, now);
     }
     let held = &core.counters.fragments_held;
     held.set(held.get().saturating_sub(u64::from(count)));

@@ -4,7 +4,9 @@ use super::core::Core;
 use super::egress::Egress;
 use super::flow::{Family, FlowState, Phase};
 use super::origin;
+use super::record::{About, Event};
 use super::redecide::{self, Outcome};
+use super::subject::Subject;
 use super::verdict::{DropReason, Verdict};
 use super::way::{Packet, Tables};
 use crate::packet::cross::cross_error;
@@ -75,7 +77,7 @@ fn way_in<A: Family>(
         return Some(Verdict::Dropped(DropReason::UndecidedMalformed));
     }
     let (translated, outwards) = (state.translated(), state.is_from_inside(direction));
-    let Packet { now, frame, parsed, .. } = packet;
+    let Packet { now, ingress, frame, parsed, .. } = packet;
     if !rewrite::decrement_hop_limit(frame, parsed) {
         return Some(Verdict::Dropped(DropReason::HopLimitExceeded));
     }
@@ -105,8 +107,15 @@ fn way_in<A: Family>(
     }
     let port = PortId(out.port);
     let mtu = core.snapshot.port(port).map_or(usize::MAX, |port| usize::from(port.mtu));
+    let bytes = frame.len() as u64;
     Some(match core.send(*now, port, frame, crossed.as_ref().unwrap_or(parsed), mtu, egress) {
-        Ok(()) => Verdict::Forwarded(port),
+        Ok(()) => {
+            if core.is_logged() {
+                let about = About::Packet(Subject::of(*ingress, parsed));
+                core.log_packets(Event::Related, about, 1, bytes, *now);
+            }
+            Verdict::Forwarded(port)
+        }
         Err(failure) => Verdict::Dropped(failure.into()),
     })
 }

@@ -35,6 +35,7 @@ use super::firewall;
 use super::flow::{Family, FlowState, Phase};
 use super::order::{Question, Standing};
 use super::policy::{self, Named};
+use super::record::Ending;
 use super::redecide::{self, Sides, sides};
 use super::undecided::{Answered, Key, Read, key_of};
 use super::verdict::{DropReason, Verdict};
@@ -121,6 +122,9 @@ pub(super) fn packet<A: Family>(
     match judge(core, flows, id, told.named) {
         Ok(()) => {
             core.undecided.settle(&key, told.named);
+            if let Some(name) = &told.name {
+                core.log_name::<A>(id, name);
+            }
             None
         }
         Err(reason) => {
@@ -320,9 +324,12 @@ fn close<A: Family>(
     } else {
         answer::reset_both(core, &[(Direction::Forward, forward), (Direction::Reverse, reverse)], &state, now, egress);
     }
+    if let Some(name) = &told.name {
+        core.log_name::<A>(id, name);
+    }
+    redecide::leave_trace(core, flows, id, Phase::Reset, Ending::Denied, now);
     core.undecided.end(&key_of(&forward));
     core.counters.undecided.set(core.undecided.len() as u64);
-    redecide::leave_trace(core, flows, id, Phase::Reset, now);
     let sides = sides(&forward, &reverse);
     let mut denial = of_sides(&core.snapshot, &sides, reason, told.named);
     denial.name.clone_from(&told.name);

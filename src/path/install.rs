@@ -97,6 +97,9 @@ pub(super) fn install<A: Family>(
             }
             core.counters.flows_created.add(1);
             core.counters.flows.add(1);
+            if core.is_logged() {
+                core.log_begin(flows, id, now);
+            }
             Ok(id)
         }
         Err(why) => {

@@ -44,6 +44,7 @@ pub mod observer;
 pub mod order;
 pub mod origin;
 pub mod policy;
+pub mod record;
 pub mod redecide;
 pub mod route;
 pub mod save;

@@ -26,6 +26,7 @@ use super::forwarder::FlowSummary;
 use super::observer::Silent;
 use super::order::{self, Decision, Question, Standing};
 use super::policy::Named;
+use super::record::Ending;
 use super::route;
 use super::route::Reached;
 use super::source::Presented;
@@ -116,7 +117,7 @@ pub(super) fn flow<A: Family>(
             Phase::Moved
         }
     };
-    leave_trace(core, flows, id, phase, now);
+    leave_trace(core, flows, id, phase, Ending::Changed, now);
     if told == Telling::Told { Outcome::Reset } else { Outcome::Trace }
 }
 
@@ -126,8 +127,15 @@ pub(super) fn leave_trace<A: Family>(
     flows: &mut FlowTable<A, FlowState>,
     id: FlowId,
     phase: Phase,
+    ending: Ending,
     now: u64,
 ) {
+    if core.is_logged()
+        && let (Some(forward), Some(reverse), Some(state)) =
+            (flows.key(id, Direction::Forward), flows.key(id, Direction::Reverse), flows.state(id))
+    {
+        core.log_end(id, (forward, reverse), state, ending, now);
+    }
     let (Some(forward), Some(reverse), Some(state)) =
         (flows.key(id, Direction::Forward).copied(), flows.key(id, Direction::Reverse).copied(), flows.state_mut(id))
     else {

@@ -272,14 +272,14 @@ fn begin(
         let replaces = Replaces { id: v4, owner, beyond, kept_room };
         let id = install(core, &mut tables.v4, decision, packet, &replaces)?;
         if let Some(trace) = v6 {
-            core.end(&mut tables.v6, trace);
+            core.end(&mut tables.v6, trace, packet.now);
         }
         return Ok(begun(core, &mut tables.v4, id, packet, egress));
     }
     let replaces = Replaces { id: v6, owner, beyond: None, kept_room };
     let id = install(core, &mut tables.v6, decision, packet, &replaces)?;
     if let Some(trace) = v4 {
-        core.end(&mut tables.v4, trace);
+        core.end(&mut tables.v4, trace, packet.now);
     }
     Ok(begun(core, &mut tables.v6, id, packet, egress))
 }
@@ -318,8 +318,8 @@ fn make_room(core: &mut Core, tables: &mut Tables, packet: &Packet<'_>, owner: P
     let v4 = first_to_end(core, &mut tables.v4, |id, state| Some(id) != met.0 && may_go(state));
     let v6 = first_to_end(core, &mut tables.v6, |id, state| Some(id) != met.1 && may_go(state));
     match (v4, v6) {
-        (Some((v4, due)), v6) if v6.is_none_or(|(_, later)| due <= later) => core.end(&mut tables.v4, v4),
-        (_, Some((v6, _))) => core.end(&mut tables.v6, v6),
+        (Some((v4, due)), v6) if v6.is_none_or(|(_, later)| due <= later) => core.end(&mut tables.v4, v4, packet.now),
+        (_, Some((v6, _))) => core.end(&mut tables.v6, v6, packet.now),
         _ => return false,
     }
     core.counters.flows_evicted.add(1);
@@ -655,7 +655,7 @@ fn replay<A: Family>(
 
 /// The phase of a flow has changed: its timer does, and whether its mapping lets others in. `live` is how it was before.
 #[cold]
-fn changed<A: Family>(core: &Core, flows: &mut FlowTable<A, FlowState>, id: FlowId, now: u64, live: bool) {
+fn changed<A: Family>(core: &mut Core, flows: &mut FlowTable<A, FlowState>, id: FlowId, now: u64, live: bool) {
     let (Some(forward), Some(reverse), Some(state)) =
         (flows.key(id, Direction::Forward), flows.key(id, Direction::Reverse), flows.state(id).copied())
     else {
@@ -665,6 +665,9 @@ fn changed<A: Family>(core: &Core, flows: &mut FlowTable<A, FlowState>, id: Flow
         core.settings.shared.set_live(forward, reverse, &state);
     }
     flows.set_deadline(id, now + state.lifetime(&core.snapshot), state.is_transient());
+    if core.is_logged() {
+        core.log_change(flows, id, now);
+    }
 }
 
 /// Sends an IPv4 packet that may be fragmented as IPv6 fragments: routers of IPv6 do not fragment, a translator does (RFC

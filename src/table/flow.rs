@@ -133,6 +133,8 @@ pub enum Refused {
 /// What a removed flow was.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Removed<A, S> {
+    /// What it was found by; leads to nothing any more.
+    pub id: FlowId,
     /// Its forward key.
     pub forward: FlowKey<A>,
     /// Its reverse key.
@@ -368,7 +370,7 @@ impl<A: Address, S: Copy> FlowTable<A, S> {
     /// Ends a flow.
     pub fn remove(&mut self, flow: FlowId) -> Option<Removed<A, S>> {
         let record = self.record(flow)?;
-        let removed = Removed { forward: record.forward, reverse: record.reverse, state: record.state };
+        let removed = Removed { id: flow, forward: record.forward, reverse: record.reverse, state: record.state };
         self.index.remove(self.hash(&removed.forward), flow.place << 1);
         if !removed.forward.same(&removed.reverse) {
             self.index.remove(self.hash(&removed.reverse), flow.place << 1 | 1);

@@ -20,6 +20,7 @@ use crate::path::Forwarder;
 use crate::path::counters::Counters;
 use crate::path::denial::Denial;
 use crate::path::forwarder::FlowSummary;
+use crate::path::record::{Record, Records};
 use crate::path::redecide::Foreseen;
 use crate::path::save::SavedFlow;
 use crate::path::shared::Shared;
@@ -95,6 +96,14 @@ impl Stopped {
         let share =
             |forwarder: &Option<Forwarder>| forwarder.as_ref().map(Forwarder::saved_at_most).unwrap_or_default();
         self.forwarders.iter().map(share).collect()
+    }
+
+    /// What is left to tell of every flow, where records were made; `saved`: the flows outlive the process.
+    pub fn log_rest(&mut self, saved: bool, mut visit: impl FnMut(Record)) {
+        let now = self.clock.milliseconds(Instant::now());
+        for forwarder in self.forwarders.iter_mut().flatten() {
+            forwarder.log_rest(saved, now, &mut visit);
+        }
     }
 
     /// Visits every flow that outlives the process, with its worker's number.
@@ -235,6 +244,22 @@ impl Handle {
     pub fn take_denials(&self, most: usize) -> (Vec<Denial>, u64) {
         let denials = self.shared.denials();
         (std::iter::from_fn(|| denials.take()).take(most).collect(), denials.lost())
+    }
+
+    /// Lets every worker make records of flows, each into a queue of its own, or lets all stop it; then there is none. Gives the queues.
+    pub fn log(&self, wanted: bool) -> Vec<Arc<Records>> {
+        let give = |worker: &Side| {
+            let records = wanted.then(|| Arc::new(Records::default()));
+            let _ = worker.commands.send(Command::Log(records.clone()));
+            worker.waker.wake();
+            records
+        };
+        self.workers.iter().filter_map(give).collect()
+    }
+
+    /// What the workers' clock shows, in milliseconds.
+    pub fn milliseconds(&self) -> u64 {
+        self.clock.milliseconds(Instant::now())
     }
 
     /// What the ports of all workers count and were granted.

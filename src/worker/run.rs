@@ -76,6 +76,10 @@ impl Clock {
     pub(super) fn milliseconds(self, now: Instant) -> u64 {
         self.shown + now.saturating_duration_since(self.start).as_millis() as u64
     }
+
+    pub(super) fn microseconds(self, now: Instant) -> u64 {
+        self.shown * 1_000 + now.saturating_duration_since(self.start).as_micros() as u64
+    }
 }
 
 /// What the loop keeps between turns, made once.
@@ -277,6 +281,10 @@ impl Worker {
                 Command::Ports(reply) => {
                     let _ = reply.try_send(self.ports.report(self.number));
                 }
+                Command::Log(records) => {
+                    let now = self.milliseconds();
+                    self.forwarder.log_to(records, now);
+                }
                 Command::Stop => return true,
             }
         }
@@ -302,7 +310,8 @@ impl Worker {
     fn hand_over(&mut self, verdict: Verdict, ingress: PortId, frame: &mut Frame) -> bool {
         let Verdict::HandOver(owner) = verdict else { return true };
         let delivered = self.rings.give(owner, ingress, frame);
-        self.forwarder.count_hand_over(delivered);
+        let now = self.milliseconds();
+        self.forwarder.count_hand_over(now, ingress, frame.len(), delivered);
         delivered
     }
 
@@ -339,6 +348,8 @@ impl Worker {
             let received = batch.get_mut(..count).unwrap_or_default();
             let bytes = received.iter().map(Frame::len).sum();
             self.ports.received(port, count, bytes);
+            let (clock, time) = (self.clock, self.ports.now);
+            self.forwarder.tell_micros(|| clock.microseconds(time));
             self.forwarder.approach(port, received);
             self.ports.gather(count);
             self.forwarder.count_batch(count);
@@ -353,7 +364,7 @@ impl Worker {
                 ring_full |= !self.release(frame);
             }
             for Unsent { failure, packets, bytes } in self.ports.finish() {
-                self.forwarder.count_unsent(failure, packets, bytes);
+                self.forwarder.count_unsent(now, failure, packets, bytes);
             }
             let first = self.forwarder.first_packets().wrapping_sub(first) as usize;
             turn.count(&Taken { packets: count, first, bytes, handed_over });

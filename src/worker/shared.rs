@@ -9,6 +9,7 @@ use crossbeam::channel::Sender;
 
 use super::ports::PortReport;
 use crate::path::forwarder::FlowSummary;
+use crate::path::record::Records;
 use crate::path::redecide::Foreseen;
 use crate::port::Port;
 use crate::snapshot::{PortId, Snapshot};
@@ -27,6 +28,8 @@ pub(super) enum Command {
     LastChange(Sender<Foreseen>),
     /// Tell what the ports count.
     Ports(Sender<Vec<PortReport>>),
+    /// Make records of flows, or none any more.
+    Log(Option<Arc<Records>>),
     /// End.
     Stop,
 }

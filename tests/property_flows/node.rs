@@ -260,7 +260,7 @@ impl Node {
             assert_ne!(next, at, "no worker hands over to itself");
             steps += 1;
             assert!(steps < 2 || packet.fragment.is_some() && steps == 2, "handed over {steps} times");
-            self.workers[at].count_hand_over(true);
+            self.workers[at].count_hand_over(0, PortId(0), 0, true);
             verdict = self.workers[next].take_over(now, port, packet, &mut self.sent);
             at = next;
         }

@@ -39,7 +39,7 @@ fn both_directions_lead_to_the_flow_until_it_is_removed() {
     assert_eq!(table.lookup(&key(1, 1)), None);
     assert_eq!(table.key(flow, Direction::Reverse), Some(&key(2, 1)));
     *table.state_mut(flow).unwrap() += 1;
-    assert_eq!(table.remove(flow), Some(Removed { forward: key(1, 0), reverse: key(2, 1), state: 78 }));
+    assert_eq!(table.remove(flow), Some(Removed { id: flow, forward: key(1, 0), reverse: key(2, 1), state: 78 }));
     assert_eq!(table.lookup(&key(1, 0)), None);
     assert_eq!(table.lookup(&key(2, 1)), None);
     assert!(table.is_empty());
@@ -201,7 +201,7 @@ proptest! {
                 Step::Remove(n) => if let Some(flow) = nth(n) {
                     let known = twin.remove(&flow).unwrap();
                     let state = known.last_seen;
-                    let expected = Removed { forward: known.forward, reverse: known.reverse, state };
+                    let expected = Removed { id: flow, forward: known.forward, reverse: known.reverse, state };
                     prop_assert_eq!(table.remove(flow), Some(expected));
                 },
                 Step::SetDeadline(n, after, transient) => if let Some(flow) = nth(n) {
