@@ -46,7 +46,7 @@ const PARTS: u32 = 10;
 pub enum Event {
     /// A flow was made.
     Begin,
-    /// Its first answer: TCP is open, or another protocol had something back.
+    /// Its first answer: TCP is open, or another protocol had something back. Tells no packets.
     Reply,
     /// It goes on.
     Continue,
@@ -249,9 +249,11 @@ impl Log {
         &mut list[place]
     }
 
-    /// Adds a record; false where it is lost.
-    fn add(&self, record: Record) -> bool {
-        self.records.add(record).inspect_err(|record| self.records.lose(record)).is_ok()
+    /// Adds a record, or counts it as lost.
+    fn add(&self, record: Record) {
+        if let Err(record) = self.records.add(record) {
+            self.records.lose(&record);
+        }
     }
 }
 
@@ -375,11 +377,11 @@ impl Core {
         told.round_trip = Some(micros.saturating_sub(told.asked).try_into().unwrap_or(u32::MAX));
         told.asked = 0;
         let seen = Seen { forward, reverse, state: &state };
-        let record = of_flow(told, seen, Named::NotYet, Event::Reply, now, (self.settings.worker, &self.snapshot));
-        if log.add(record) {
-            let told = log.told::<A>(id.index());
-            (told.packets, told.bytes) = (state.packets, state.bytes);
-        }
+        let mut record =
+            of_flow(told, seen, Named::NotYet, Event::Reply, now, (self.settings.worker, &self.snapshot));
+        // What has passed is told with what comes.
+        (record.packets, record.bytes) = ([0; 2], [0; 2]);
+        log.add(record);
     }
 
     /// A connection has said what it wants.

@@ -1,0 +1,408 @@
+//! A record of a flow log as people and tools read it: what a worker recorded, with what its snapshot says of it. That is what
+//! Azure's format has no room for, too: the path, the source that the service saw, the reason, the name, the generation.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::path::firewall::{self, Caller, Why};
+use crate::path::flow::Phase;
+use crate::path::nsg::{self, Direction};
+use crate::path::observer::Silent;
+use crate::path::policy::Named;
+use crate::path::record::{About, Event, Record};
+use crate::path::redecide::Sides;
+use crate::path::route;
+use crate::path::subject::Subject;
+use crate::path::verdict::DropReason;
+use crate::plan::explain::protocol_name;
+use crate::snapshot::{
+    Access, Front, NextHopType, PortEntry, PortId, PortKind, Resource, Snapshot, SourceAction, SubnetIdentity,
+};
+
+/// The path that a flow takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FlowPath {
+    /// Over a service endpoint, straight to the service.
+    Endpoint,
+    /// Through the virtual network gateway, whichever side began.
+    Tunnel,
+    /// Through the internet edge, whichever side began.
+    Internet,
+    /// Inside virtual networks, appliances included.
+    Inside,
+}
+
+impl FlowPath {
+    /// Every path.
+    pub const ALL: [Self; 4] = [Self::Endpoint, Self::Tunnel, Self::Internet, Self::Inside];
+
+    /// Its name, as records and metrics carry it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Endpoint => "endpoint",
+            Self::Tunnel => "tunnel",
+            Self::Internet => "internet",
+            Self::Inside => "inside",
+        }
+    }
+
+    /// The path of a flow, from where it enters and how it goes on.
+    pub fn of(next_hop_type: NextHopType, ingress: Option<PortKind>, egress: Option<PortKind>) -> Self {
+        match (next_hop_type, ingress, egress) {
+            (NextHopType::VirtualNetworkServiceEndpoint, _, _) => Self::Endpoint,
+            (_, Some(PortKind::Gateway), _) | (_, _, Some(PortKind::Gateway)) => Self::Tunnel,
+            (_, Some(PortKind::Internet), _) | (NextHopType::Internet, _, _) => Self::Internet,
+            _ => Self::Inside,
+        }
+    }
+}
+
+/// What a record tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FlowEvent {
+    /// A flow was made.
+    Begin,
+    /// It had its first answer.
+    Reply,
+    /// It goes on.
+    Continue,
+    /// It has ended.
+    End,
+    /// A packet was not forwarded: dropped, or answered.
+    Denied,
+    /// An ICMP error went back along a flow, which does not count it.
+    Related,
+    /// Packets that flows have counted could not leave.
+    Unsent,
+}
+
+impl FlowEvent {
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Begin => "begin",
+            Self::Reply => "reply",
+            Self::Continue => "continue",
+            Self::End => "end",
+            Self::Denied => "denied",
+            Self::Related => "related",
+            Self::Unsent => "unsent",
+        }
+    }
+}
+
+/// One end of a flow on one side of the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Socket {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its port, or the identifier of an ICMP query; 0 where there is none.
+    pub port: u16,
+}
+
+/// What a security group said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleSeen {
+    /// The group.
+    pub group: String,
+    /// `securityRules/allow-web`, `defaultSecurityRules/AllowVnetInBound`; none where no rule says anything.
+    pub rule: Option<String>,
+    /// Whether it lets the packet pass.
+    pub allowed: bool,
+}
+
+/// The subnet of a NIC.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubnetSeen {
+    /// Its virtual network.
+    pub network: String,
+    /// Its name in it.
+    pub subnet: String,
+}
+
+/// One record of a flow log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowRecord {
+    /// When, in milliseconds since 1970 (UTC).
+    pub time: u64,
+    /// What it tells.
+    pub event: FlowEvent,
+    /// Why a flow ended, or a packet did not leave.
+    pub reason: Option<String>,
+    /// IP protocol number; none where nothing is known of the packet.
+    pub protocol: Option<u8>,
+    /// Its name.
+    pub protocol_name: Option<String>,
+    /// The port that the first packet entered through.
+    pub ingress: Option<String>,
+    /// Its number: what IPFIX calls the ingress interface.
+    pub ingress_port: Option<u16>,
+    /// Its source there.
+    pub source: Option<Socket>,
+    /// Its destination there.
+    pub destination: Option<Socket>,
+    /// The port that it left through.
+    pub egress: Option<String>,
+    /// Its number.
+    pub egress_port: Option<u16>,
+    /// The source that the next network, or the service, sees.
+    pub presented: Option<Socket>,
+    /// The destination that it led to.
+    pub reached: Option<Socket>,
+    /// The path.
+    pub path: Option<FlowPath>,
+    /// Type of the next hop, as Azure spells it.
+    pub next_hop_type: Option<String>,
+    /// The service whose endpoint the flow takes.
+    pub endpoint: Option<String>,
+    /// Packets since the record before, from the sender of the first packet and back.
+    pub packets: [u64; 2],
+    /// Their bytes.
+    pub bytes: [u64; 2],
+    /// When the flow began, in milliseconds since 1970.
+    pub began: u64,
+    /// How long the first answer took, in microseconds.
+    pub round_trip_us: Option<u32>,
+    /// How far the flow is.
+    pub phase: Option<String>,
+    /// What the security groups of the sending NIC said.
+    pub outbound: Option<RuleSeen>,
+    /// What those of the receiving NIC said.
+    pub inbound: Option<RuleSeen>,
+    /// The subnet of the sending NIC.
+    pub from_subnet: Option<SubnetSeen>,
+    /// The subnet of the receiving NIC.
+    pub to_subnet: Option<SubnetSeen>,
+    /// The resource of a service that it is for, where that is known.
+    pub resource: Option<String>,
+    /// The service.
+    pub service: Option<String>,
+    /// The identity that the service sees, over an endpoint: `network/subnet`.
+    pub identity: Option<String>,
+    /// Why the resource's firewall admits or denies the caller.
+    pub admission: Option<String>,
+    /// Whether it admits it.
+    pub admitted: Option<bool>,
+    /// The name that the connection gave, where a policy or a shared front end read it.
+    pub server_name: Option<String>,
+    /// The generation that it was decided under.
+    pub generation: u64,
+    /// The worker.
+    pub worker: u16,
+}
+
+impl FlowRecord {
+    /// Puts a record into words. `epoch` is what the workers' clock showed nothing at, in milliseconds since 1970.
+    pub fn new(record: &Record, epoch: u64) -> Self {
+        let snapshot = &*record.snapshot;
+        let (event, reason) = match record.event {
+            Event::Begin => (FlowEvent::Begin, None),
+            Event::Reply => (FlowEvent::Reply, None),
+            Event::Continue => (FlowEvent::Continue, None),
+            Event::End(ending) => (FlowEvent::End, Some(ending.name())),
+            Event::Answered(answer) => (FlowEvent::Denied, Some(answer.name())),
+            Event::Dropped(reason) => (FlowEvent::Denied, Some(reason.name())),
+            Event::Related => (FlowEvent::Related, None),
+            Event::Unsent(reason) => (FlowEvent::Unsent, Some(reason.name())),
+        };
+        let mut told = Self {
+            time: epoch.saturating_add(record.at),
+            event,
+            reason: reason.map(str::to_owned),
+            protocol: None,
+            protocol_name: None,
+            ingress: None,
+            ingress_port: None,
+            source: None,
+            destination: None,
+            egress: None,
+            egress_port: None,
+            presented: None,
+            reached: None,
+            path: None,
+            next_hop_type: record.next_hop_type.map(|hop| hop.name().to_owned()),
+            endpoint: None,
+            packets: record.packets,
+            bytes: record.bytes,
+            began: epoch.saturating_add(record.began),
+            round_trip_us: record.round_trip,
+            phase: record.phase.map(Phase::name).map(str::to_owned),
+            outbound: None,
+            inbound: None,
+            from_subnet: None,
+            to_subnet: None,
+            resource: None,
+            service: None,
+            identity: None,
+            admission: None,
+            admitted: None,
+            server_name: record.name.as_deref().map(str::to_owned),
+            generation: snapshot.generation,
+            worker: record.worker,
+        };
+        match &record.about {
+            About::Flow(sides) => told.flow(snapshot, sides, record),
+            About::Packet(subject) => told.packet(snapshot, subject, record),
+            About::Port(port) => {
+                told.ingress_port = port.map(|port| port.0);
+                told.ingress = port.and_then(|port| snapshot.port(port)).map(|port| port.name.clone());
+            }
+        }
+        told
+    }
+
+    fn entering(&mut self, snapshot: &Snapshot, subject: &Subject) {
+        let port = snapshot.port(subject.ingress);
+        self.protocol = Some(subject.protocol);
+        self.protocol_name = Some(protocol_name(subject.protocol));
+        self.ingress = Some(port_name(snapshot, subject.ingress));
+        self.ingress_port = Some(subject.ingress.0);
+        self.source = Some(Socket { address: subject.source, port: subject.source_port });
+        self.destination = Some(Socket { address: subject.destination, port: subject.destination_port });
+        if let Some(port) = port.filter(|port| port.kind == PortKind::Nic) {
+            self.from_subnet = subnet_of(snapshot, port);
+            self.outbound = said(snapshot, port, Direction::Outbound, subject);
+        }
+    }
+
+    fn leaving(&mut self, snapshot: &Snapshot, egress: PortId, arriving: &Subject) {
+        self.egress = Some(port_name(snapshot, egress));
+        self.egress_port = Some(egress.0);
+        if let Some(port) = snapshot.port(egress).filter(|port| port.kind == PortKind::Nic) {
+            self.to_subnet = subnet_of(snapshot, port);
+            self.inbound = said(snapshot, port, Direction::Inbound, arriving);
+        }
+    }
+
+    fn flow(&mut self, snapshot: &Snapshot, sides: &Sides, record: &Record) {
+        let entering = Subject {
+            ingress: sides.ingress,
+            source: sides.source.0,
+            destination: sides.destination.0,
+            protocol: sides.protocol,
+            source_port: sides.source.1,
+            destination_port: sides.destination.1,
+        };
+        let arriving = Subject {
+            source: sides.presented.0,
+            destination: sides.reached.0,
+            source_port: sides.presented.1,
+            destination_port: sides.reached.1,
+            ..entering
+        };
+        self.entering(snapshot, &entering);
+        self.leaving(snapshot, sides.egress, &arriving);
+        self.presented = Some(Socket { address: arriving.source, port: arriving.source_port });
+        self.reached = Some(Socket { address: arriving.destination, port: arriving.destination_port });
+        let kind = |port| snapshot.port(port).map(|port: &PortEntry| port.kind);
+        self.path = record.next_hop_type.map(|hop| FlowPath::of(hop, kind(sides.ingress), kind(sides.egress)));
+        let endpoint = (record.next_hop_type == Some(NextHopType::VirtualNetworkServiceEndpoint))
+            .then(|| way(snapshot, &entering))
+            .flatten()
+            .and_then(|chosen| chosen.1);
+        self.service(snapshot, &entering, endpoint, Some(sides.presented.0), record.named);
+    }
+
+    fn packet(&mut self, snapshot: &Snapshot, subject: &Subject, record: &Record) {
+        self.entering(snapshot, subject);
+        let Some((chosen, endpoint)) = way(snapshot, subject) else { return };
+        if record.event == Event::Dropped(DropReason::NsgInboundDenied) {
+            self.leaving(snapshot, chosen.egress, subject);
+        }
+        // Whoever is denied by its source, or before there is a route, has no path.
+        if self.is_about_a_service() {
+            self.next_hop_type = Some(chosen.next_hop_type.name().to_owned());
+            self.service(snapshot, subject, endpoint, None, record.named);
+        }
+    }
+
+    /// Whether a packet ended at the door of a service.
+    fn is_about_a_service(&self) -> bool {
+        let reasons = [DropReason::FirewallDenied, DropReason::PolicyDenied, DropReason::PolicyUnidentified];
+        reasons.iter().any(|reason| self.reason.as_deref() == Some(reason.name()))
+    }
+
+    /// What a service sees of a caller, and says to it.
+    fn service(
+        &mut self,
+        snapshot: &Snapshot,
+        subject: &Subject,
+        endpoint: Option<u16>,
+        presented: Option<IpAddr>,
+        named: Named,
+    ) {
+        let Some(port) = snapshot.port(subject.ingress) else { return };
+        let scope = endpoint.and_then(|endpoint| port.endpoint_scopes.get(usize::from(endpoint)));
+        self.endpoint = scope.map(|scope| scope.service.clone());
+        let Some(resource) = resource(snapshot, subject.destination, named) else { return };
+        self.resource = Some(resource.name.clone());
+        self.service = Some(resource.service.clone());
+        let caller = Caller {
+            ingress: subject.ingress,
+            port,
+            endpoint,
+            source: presented.unwrap_or(subject.source),
+        };
+        let identity = caller.identity(&resource.location);
+        let known = identity.and_then(|key| snapshot.identities.iter().find(|known| known.key() == key));
+        self.identity = known.map(|known| format!("{}/{}", known.network, known.subnet));
+        let (admitted, why) = firewall::decide(resource, &caller);
+        // Where nothing translates yet, which address the firewall would see is not known.
+        if presented.is_some() || endpoint.is_some() {
+            self.admitted = Some(admitted);
+            let rule = self.identity.as_deref().filter(|_| why == Why::VirtualNetworkRule);
+            self.admission = Some(match rule {
+                Some(rule) => format!("{} ({rule})", why.text()),
+                None => why.text().to_owned(),
+            });
+        }
+    }
+}
+
+/// The resource that a flow is for, where the address or what was named tells.
+fn resource(snapshot: &Snapshot, destination: IpAddr, named: Named) -> Option<&Resource> {
+    let found = match (named, snapshot.resources.front(destination)?) {
+        (Named::Resource(resource), _) | (_, Front::One(resource)) => resource,
+        (_, Front::Shared(_)) => return None,
+    };
+    snapshot.resources.get(found)
+}
+
+/// How a packet would go on, and over which endpoint.
+fn way(snapshot: &Snapshot, subject: &Subject) -> Option<(route::Chosen, Option<u16>)> {
+    let port = snapshot.port(subject.ingress)?;
+    let chosen = route::choose(snapshot, port, subject, &mut Silent).ok()?;
+    let endpoint = match chosen.source {
+        SourceAction::Endpoint(endpoint) => Some(endpoint),
+        SourceAction::Keep | SourceAction::Outbound => None,
+    };
+    Some((chosen, endpoint))
+}
+
+/// What the groups of a NIC say: the one that denies, or the last.
+fn said(snapshot: &Snapshot, port: &PortEntry, direction: Direction, subject: &Subject) -> Option<RuleSeen> {
+    let mut last = None;
+    for (_, group) in nsg::asked(port, direction) {
+        let Some(ruling) = nsg::decide(snapshot, group, direction, subject) else { continue };
+        let allowed = ruling.access == Access::Allow;
+        let rule = ruling.rule.map(|rule| rule.name.clone());
+        last = Some(RuleSeen { group: ruling.nsg.name.clone(), rule, allowed });
+        if !allowed {
+            break;
+        }
+    }
+    last
+}
+
+fn subnet_of(snapshot: &Snapshot, port: &PortEntry) -> Option<SubnetSeen> {
+    let key = port.identity?;
+    let known = snapshot.identities.iter().find(|known: &&SubnetIdentity| known.key() == key)?;
+    Some(SubnetSeen { network: known.network.clone(), subnet: known.subnet.clone() })
+}
+
+fn port_name(snapshot: &Snapshot, port: PortId) -> String {
+    snapshot.port(port).map_or_else(|| port.0.to_string(), |port| port.name.clone())
+}
