@@ -44,6 +44,14 @@ pub const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     ),
     ("denials", &[("The last ten", "denials -n 10")]),
     (
+        "flow-log",
+        &[
+            ("Which path flows take, live", "flow-log --follow"),
+            ("Who comes to a storage account", "flow-log -f --resource contosodata"),
+            ("What goes down the tunnel, for tools", "flow-log -f --path tunnel --json"),
+        ],
+    ),
+    (
         "endpoint enable",
         &[
             (

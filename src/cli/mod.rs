@@ -12,6 +12,7 @@ pub mod demo;
 pub mod denials;
 pub mod endpoint;
 pub mod explain;
+pub mod flow_log;
 pub mod flows;
 pub mod help;
 pub mod identity;
@@ -62,6 +63,8 @@ pub enum Command {
     Demo(demo::DemoArgs),
     /// Show who was denied what by endpoint policies and firewalls of services.
     Denials(denials::DenialsArgs),
+    /// Show what flows began, ended and were denied, and which path they took.
+    FlowLog(flow_log::FlowLogArgs),
     /// Enable or disable a service endpoint on a subnet of a running node.
     Endpoint(endpoint::EndpointArgs),
     /// Explain what becomes of a packet: every stage of the real path and its decision.
@@ -112,6 +115,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Demo(args) => demo::run(args, &mut out)?,
         Command::Denials(args) => denials::run(args, &mut out)?,
+        Command::FlowLog(args) => flow_log::run(args, &mut out)?,
         Command::Endpoint(args) => endpoint::run(args, &mut out)?,
         Command::Explain(args) => explain::run(args, &mut out)?,
         Command::Flows(args) => flows::run(args, &mut out)?,

@@ -4,11 +4,13 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
 use super::node::{NodeArgs, mistakes_text};
 use crate::control::answers::{Counters, PortStatus};
+use crate::control::flow_log::{CollectorAddress, FlowLogOptions};
 use crate::control::monitor;
 use crate::control::node::Overrides;
 use crate::control::refusal::Refusal;
@@ -46,6 +48,25 @@ pub struct RunArgs {
     /// address they are told on loopback; whoever can reach another one can read them.
     #[arg(long, value_name = "ADDRESS:PORT", num_args = 0..=1, default_missing_value = monitor::DEFAULT_ADDRESS)]
     pub metrics: Option<SocketAddr>,
+
+    /// Write flow logs in the format of Azure's virtual network flow logs, version 4, below this folder: a PT1H.json for each
+    /// hour and NIC.
+    #[arg(long, value_name = "FOLDER")]
+    pub flow_log: Option<PathBuf>,
+
+    /// Log the flows of this virtual network, subnet (NETWORK/SUBNET) or NIC, together. May be given more than once; without
+    /// it every subnet has a log of its own.
+    #[arg(long, value_name = "TARGET", requires = "flow_log")]
+    pub flow_log_target: Vec<String>,
+
+    /// Write flow logs this often, in seconds. Azure collects once a minute.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub flow_log_interval: u64,
+
+    /// Tell flows and translations to this IPFIX collector, over UDP or, with tcp: before it, TCP. The port is 4739 if
+    /// there is none.
+    #[arg(long, value_name = "[tcp:]ADDRESS[:PORT]")]
+    pub ipfix: Option<CollectorAddress>,
 
     /// Survive a restart: devices stay when the process ends, and are taken over when it starts; flows are saved to this
     /// file at the end and restored from it at the start.
@@ -90,6 +111,12 @@ pub fn run(args: &RunArgs, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
         overrides: Overrides { tags: args.tags.clone(), io: args.io.map(Into::into), workers: args.workers },
         control: args.node.control.clone(),
         metrics: args.metrics,
+        flow_log: FlowLogOptions {
+            folder: args.flow_log.clone(),
+            targets: args.flow_log_target.clone(),
+            interval: Duration::from_secs(args.flow_log_interval),
+            collector: args.ipfix.clone(),
+        },
         end_with_stdin: args.exit_with_stdin,
         state: args.state.clone(),
         drop_all_privileges: args.drop_all_privileges,

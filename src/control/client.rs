@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
-use hyper::{Method, Request, StatusCode, header};
+use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
+use tokio::task::JoinHandle;
 
 use super::answers::ErrorAnswer;
 
@@ -95,6 +96,42 @@ impl Client {
         self.ask(Method::PUT, target, Bytes::from(document))
     }
 
+    /// Asks with `GET` for lines that come as long as there are any, and gives each to `take`, which says whether it wants
+    /// more.
+    ///
+    /// # Errors
+    /// [`ClientError`], also where the node ends meanwhile in the middle of a line.
+    pub fn follow(&self, target: &str, mut take: impl FnMut(&[u8]) -> bool) -> Result<(), ClientError> {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| self.broken(error))?;
+        runtime.block_on(async {
+            let (response, connection) = tokio::time::timeout(PATIENCE, self.send(Method::GET, target, Bytes::new()))
+                .await
+                .unwrap_or_else(|_| Err(self.broken(format!("no answer in {} s", PATIENCE.as_secs()))))?;
+            let status = response.status();
+            let mut body = response.into_body();
+            if !status.is_success() {
+                let body = Limited::new(body, LARGEST_ANSWER).collect().await.map_err(|error| self.broken(error))?;
+                return Err(refused(status, &body.to_bytes()));
+            }
+            let mut waiting = Vec::new();
+            while let Some(frame) = body.frame().await {
+                let Ok(data) = frame.map_err(|error| self.broken(error))?.into_data() else { continue };
+                waiting.extend_from_slice(&data);
+                let Some(end) = waiting.iter().rposition(|byte| *byte == b'\n') else { continue };
+                let more = waiting.split_off(end + 1);
+                for line in waiting.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+                    if !take(line) {
+                        return Ok(());
+                    }
+                }
+                waiting = more;
+            }
+            connection.abort();
+            Ok(())
+        })
+    }
+
     fn ask<A: DeserializeOwned>(&self, method: Method, target: &str, body: Bytes) -> Result<A, ClientError> {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| self.broken(error))?;
@@ -106,14 +143,28 @@ impl Client {
         if status.is_success() {
             return serde_json::from_slice(&body).map_err(|error| self.broken(error));
         }
-        let answer = serde_json::from_slice(&body).unwrap_or_else(|_| ErrorAnswer {
-            error: format!("the node answered {status}: {}", String::from_utf8_lossy(&body).trim()),
-            mistakes: Vec::new(),
-        });
-        Err(ClientError::Refused { status: status.as_u16(), answer })
+        Err(refused(status, &body))
     }
 
     async fn exchange(&self, method: Method, target: &str, body: Bytes) -> Result<(StatusCode, Bytes), ClientError> {
+        let (response, connection) = self.send(method, target, body).await?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), LARGEST_ANSWER)
+            .collect()
+            .await
+            .map_err(|error| self.broken(error))?
+            .to_bytes();
+        connection.abort();
+        Ok((status, body))
+    }
+
+    /// Sends a request on a connection of its own, which goes on until it is ended.
+    async fn send(
+        &self,
+        method: Method,
+        target: &str,
+        body: Bytes,
+    ) -> Result<(Response<Incoming>, JoinHandle<hyper::Result<()>>), ClientError> {
         let stream = UnixStream::connect(&self.path).await.map_err(|error| match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ClientError::NoNode(self.path.clone()),
             io::ErrorKind::PermissionDenied => ClientError::Forbidden(self.path.clone()),
@@ -129,19 +180,21 @@ impl Client {
             .body(Full::new(body))
             .map_err(|error| self.broken(error))?;
         let response = sender.send_request(request).await.map_err(|error| self.broken(error))?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), LARGEST_ANSWER)
-            .collect()
-            .await
-            .map_err(|error| self.broken(error))?
-            .to_bytes();
-        connection.abort();
-        Ok((status, body))
+        Ok((response, connection))
     }
 
     fn broken(&self, reason: impl ToString) -> ClientError {
         ClientError::Broken { path: self.path.clone(), reason: reason.to_string() }
     }
+}
+
+/// What a node says that refuses.
+fn refused(status: StatusCode, body: &[u8]) -> ClientError {
+    let answer = serde_json::from_slice(body).unwrap_or_else(|_| ErrorAnswer {
+        error: format!("the node answered {status}: {}", String::from_utf8_lossy(body).trim()),
+        mistakes: Vec::new(),
+    });
+    ClientError::Refused { status: status.as_u16(), answer }
 }
 
 /// A request target: path segments and a query, each part escaped.

@@ -9,6 +9,7 @@ use super::ports::Attachment;
 use super::refusal::Refusal;
 use crate::path::denial::Denial;
 use crate::path::forwarder::FlowSummary;
+use crate::path::record::Records;
 use crate::path::redecide::Foreseen;
 use crate::port::Port;
 use crate::snapshot::{PortId, Snapshot};
@@ -37,6 +38,12 @@ pub trait Dataplane: Send + Sync {
 
     /// Takes records of who was denied what, at most so many, and tells how many were lost since the start.
     fn take_denials(&self, most: usize) -> (Vec<Denial>, u64);
+
+    /// Lets the workers make records of flows, each into a queue of its own, which is given; or no more.
+    fn log(&self, wanted: bool) -> Vec<Arc<Records>>;
+
+    /// What the workers' clock shows, in milliseconds.
+    fn milliseconds(&self) -> u64;
 
     /// Sums over all workers, and what their ports count. Ports are named by their number.
     fn counters(&self) -> Counters;
@@ -99,6 +106,14 @@ impl Dataplane for worker::Handle {
 
     fn take_denials(&self, most: usize) -> (Vec<Denial>, u64) {
         worker::Handle::take_denials(self, most)
+    }
+
+    fn log(&self, wanted: bool) -> Vec<Arc<Records>> {
+        worker::Handle::log(self, wanted)
+    }
+
+    fn milliseconds(&self) -> u64 {
+        worker::Handle::milliseconds(self)
     }
 
     fn counters(&self) -> Counters {

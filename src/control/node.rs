@@ -4,7 +4,7 @@
 //! Changes are made one after the other: validate, compile, open what is new, publish, wait for the workers, close what
 //! is gone. A refusal on the way leaves everything as it was.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,6 +21,7 @@ use super::difference::{self, PortChanges};
 use super::document::{CatalogueFile, Document};
 use super::endpoints;
 use super::explain::{self, ExplainAnswer};
+use super::flow_log::{self, FlowLog, FlowLogAnswer, FlowLogOptions, FlowLogTotals, Lines};
 use super::fullness::{self, Fullness};
 use super::ports::{Attachment, attachments, kind_name};
 use super::privileges;
@@ -30,11 +31,14 @@ use super::verify::{self, VerifyAnswer};
 use super::watch::Stamp;
 use crate::model::network::{IoMode, Network};
 use crate::plan::explain::{NextHopAnswer, RoutesAnswer};
+use crate::path::record::Records;
 use crate::plan::nsg::NsgAnswer;
 use crate::plan::{Plan, advice};
 use crate::snapshot::{PortId, Publisher, Snapshot};
+use crate::telemetry::ipfix::Exporter;
 use crate::telemetry::metrics::{PortSeen, Seen};
-use crate::worker::PortReport;
+use crate::telemetry::vnet_flow_log::VnetFlowLog;
+use crate::worker::{PortReport, Stopped};
 
 /// How long a change waits for the workers. They look at the generation between batches; deciding every flow anew takes
 /// a few hundred milliseconds for a million flows.
@@ -87,6 +91,12 @@ struct EndpointSwitch {
     next: Option<Box<Prepared>>,
 }
 
+/// Regions of virtual networks by their names.
+fn regions(current: &Current) -> HashMap<String, String> {
+    let networks = current.network.virtual_networks.iter();
+    networks.map(|network| (network.name.clone(), network.location.clone())).collect()
+}
+
 /// What could be in force next.
 struct Prepared {
     document: Document,
@@ -119,6 +129,9 @@ pub struct Node {
     /// What was last said about too many flows.
     fullness: Mutex<Fullness>,
     denials: Mutex<DenialLog>,
+    flow_log: FlowLog,
+    /// What the workers left, once they have ended.
+    stopped: Mutex<Option<Stopped>>,
     /// What outlives the process.
     state: Mutex<Option<StateStatus>>,
     started: Instant,
@@ -171,6 +184,14 @@ impl Loaded {
         Ok(Self { prepared, overrides })
     }
 
+    /// The files of flow logs, if any are wanted.
+    ///
+    /// # Errors
+    /// [`Refusal::Unknown`] for a target that is none.
+    pub(super) fn flow_log_files(&self, options: &FlowLogOptions) -> Result<Option<VnetFlowLog>, Refusal> {
+        flow_log::files(options, &self.prepared.network)
+    }
+
     /// The network.
     pub fn network(&self) -> &Network {
         &self.prepared.network
@@ -221,6 +242,8 @@ impl Loaded {
             granted: Mutex::new(granted),
             fullness: Mutex::default(),
             denials: Mutex::default(),
+            flow_log: FlowLog::default(),
+            stopped: Mutex::default(),
             state: Mutex::default(),
             started: Instant::now(),
             started_at: since,
@@ -307,6 +330,56 @@ impl Node {
         lock(&self.denials).newest(limit)
     }
 
+    /// Begins to log flows to what was opened for it, from the records that the workers make.
+    pub(super) fn start_flow_log(
+        &self,
+        records: Vec<Arc<Records>>,
+        files: Option<VnetFlowLog>,
+        interval: Duration,
+        exporter: Option<Exporter>,
+    ) {
+        self.flow_log.start(records, files, interval, exporter);
+    }
+
+    /// Takes records of flows in, and writes what is due. To be called many times a second; does nothing while nobody wants
+    /// records.
+    pub fn look_at_flow_log(&self) {
+        self.flow_log.look(&*self.dataplane, || regions(&self.current()));
+    }
+
+    /// Whether records of flows are made.
+    pub(super) fn logs_flows(&self) -> bool {
+        self.flow_log.is_wanted()
+    }
+
+    /// The newest records of flows, up to a number. Nothing new comes while nobody wants records.
+    pub fn flow_log(&self, limit: usize) -> FlowLogAnswer {
+        self.look_at_flow_log();
+        self.flow_log.newest(limit)
+    }
+
+    /// What was recorded of flows, and lost.
+    pub fn flow_log_totals(&self) -> FlowLogTotals {
+        self.flow_log.totals()
+    }
+
+    /// Every record of a flow from now on, as lines.
+    pub(super) fn follow_flow_log(&self) -> Lines {
+        self.flow_log.follow(&*self.dataplane)
+    }
+
+    /// Ends the workers, and the flow log with them: who follows is told all of it, and that it ends. Nothing is forwarded
+    /// afterwards. `saved`: flows go on in another process.
+    pub fn stop(&self, saved: bool) {
+        let mut place = lock(&self.stopped);
+        if place.is_none() {
+            let mut stopped = self.dataplane.stop();
+            let current = self.current();
+            self.flow_log.end(&*self.dataplane, || regions(&current), |visit| stopped.log_rest(saved, visit));
+            *place = Some(stopped);
+        }
+    }
+
     /// Tells the status what outlives the process.
     pub fn set_state(&self, state: StateStatus) {
         *lock(&self.state) = Some(state);
@@ -318,7 +391,8 @@ impl Node {
     /// [`StateError`]; the workers have ended all the same.
     pub fn save(&self, path: &Path) -> Result<usize, StateError> {
         let current = self.current();
-        let stopped = self.dataplane.stop();
+        self.stop(true);
+        let stopped = lock(&self.stopped).take().unwrap_or_else(Stopped::empty);
         let in_force = InForce {
             document: &current.document.text,
             switched: &current.switched,

@@ -13,6 +13,7 @@ use tokio::time::MissedTickBehavior;
 use super::answers::{Counters, RestoredStatus, StateStatus};
 use super::devices::KernelDevices;
 use super::document::Document;
+use super::flow_log::FlowLogOptions;
 use super::monitor::{self, MonitorError};
 use super::node::{Loaded, Node, Overrides};
 use super::privileges::{self, Files, PrivilegesError};
@@ -21,6 +22,7 @@ use super::server;
 use super::socket::{self, ControlSocket, SocketError};
 use super::state::{self, ByHand, Reading, StateError};
 use crate::model::network::PollMode;
+use crate::telemetry::ipfix::Exporter;
 use crate::worker::{self, Paths, Poll};
 
 /// How often the catalogue's file is looked at.
@@ -31,6 +33,9 @@ const LOOK_AT_FLOWS: Duration = Duration::from_secs(1);
 
 /// How often denials are taken in.
 const LOOK_AT_DENIALS: Duration = Duration::from_millis(250);
+
+/// How often records of flows are taken in: fewer than the workers' queues hold come in that time.
+const LOOK_AT_FLOW_LOG: Duration = Duration::from_millis(50);
 
 /// How long the end waits for questions that are being answered.
 const FAREWELL: Duration = Duration::from_secs(3);
@@ -46,6 +51,8 @@ pub struct RunOptions {
     pub control: Option<PathBuf>,
     /// Where metrics and health are told over HTTP, if anywhere.
     pub metrics: Option<SocketAddr>,
+    /// What is logged of flows.
+    pub flow_log: FlowLogOptions,
     /// End when stdin closes.
     pub end_with_stdin: bool,
     /// Where flows are saved at the end and restored from at the start. With it devices stay when the process ends, and
@@ -73,6 +80,9 @@ pub enum RunError {
     /// What is not needed any more could not be given up.
     #[error(transparent)]
     Privileges(#[from] PrivilegesError),
+    /// The socket to a collector of flow records.
+    #[error("cannot make a socket to the IPFIX collector")]
+    Collector(#[source] io::Error),
     /// Threads, signals.
     #[error("cannot run the control side")]
     Control(#[source] io::Error),
@@ -110,17 +120,21 @@ pub fn run(
     }
     // Nothing of a file that cannot be used.
     let stopped = stopped.filter(|_| restored.is_some());
-    let paths = restored.unwrap_or_else(|| paths(&loaded));
+    let mut paths = restored.unwrap_or_else(|| paths(&loaded));
     let network = loaded.network();
     let path = socket::location(options.control.as_deref(), network.control.as_deref());
+    let flow_log_files = loaded.flow_log_files(&options.flow_log)?;
+    let exporter = options.flow_log.collector.as_ref().map(Exporter::new).transpose().map_err(RunError::Collector)?;
     // Also where that takes a privilege.
     let monitor = options.metrics.map(monitor::listen).transpose()?;
+    // What is made in it.
+    let flow_log_folder = options.flow_log.folder.as_ref().map(|folder| folder.join("insights-logs-flowlogflowevent"));
     // Before there are other threads, which would keep what they were started with.
     let devices = privileges::divide(
         KernelDevices::new(network, options.state.is_some()),
         &Files {
             read: network.tags.iter().cloned().collect(),
-            written: options.state.iter().chain([&path]).cloned().collect(),
+            written: options.state.iter().chain([&path]).chain(&flow_log_folder).cloned().collect(),
         },
         &Files { read: Vec::new(), written: loaded.device_files() },
         options.drop_all_privileges,
@@ -138,6 +152,8 @@ pub fn run(
     };
     let socket = ControlSocket::bind(&path)?;
     let counts = paths.restored();
+    let logs = flow_log_files.is_some() || exporter.is_some();
+    let records = if logs { paths.log() } else { Vec::new() };
     let mut restored = None;
     let node = loaded.start(Box::new(devices.clone()), |publisher, ports| {
         let handle = worker::Handle::start(publisher, ports, paths)?;
@@ -157,6 +173,9 @@ pub fn run(
             tracing::info!(flows, expired, left_out, blackout_us, "flows are restored");
         }
         node.set_state(StateStatus { file, restored });
+    }
+    if logs {
+        node.start_flow_log(records, flow_log_files, options.flow_log.interval, exporter);
     }
     let node = Arc::new(node);
 
@@ -200,6 +219,13 @@ pub fn run(
             () = watch_catalogue(node.clone()) => {}
             () = watch_flows(node.clone()) => {}
             () = watch_denials(node.clone()) => {}
+            () = watch_flow_log(node.clone()) => {}
+        }
+        if node.logs_flows() {
+            // Before the socket closes: who follows is told of the end of every flow.
+            let (node, saved) = (node.clone(), options.state.is_some());
+            let stopping = tokio::task::spawn_blocking(move || node.stop(saved));
+            let _ = stopping.await.inspect_err(|error| tracing::error!(%error, "the workers do not end"));
         }
         let _ = end.send(true);
         match server.await {
@@ -209,11 +235,15 @@ pub fn run(
     });
     runtime.shutdown_timeout(FAREWELL);
     node.look_at_denials();
-    let counters = node.counters();
     let saved = match &options.state {
         Some(path) => node.save(path).map(|flows| tracing::info!(flows, file = %path.display(), "flows are saved")),
-        None => Ok(()),
+        None => {
+            node.stop(false);
+            Ok(())
+        }
     };
+    // Nothing comes any more: what is counted is what was logged.
+    let counters = node.counters();
     drop(node);
     drop(socket);
     result?;
@@ -301,6 +331,22 @@ async fn watch_denials(node: Arc<Node>) {
         let node = node.clone();
         if let Err(error) = tokio::task::spawn_blocking(move || node.look_at_denials()).await {
             tracing::error!(%error, "looking at denials failed");
+        }
+    }
+}
+
+/// Takes records of flows in, without end.
+async fn watch_flow_log(node: Arc<Node>) {
+    let mut ticks = tokio::time::interval(LOOK_AT_FLOW_LOG);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if !node.logs_flows() {
+            continue;
+        }
+        let node = node.clone();
+        if let Err(error) = tokio::task::spawn_blocking(move || node.look_at_flow_log()).await {
+            tracing::error!(%error, "looking at records of flows failed");
         }
     }
 }

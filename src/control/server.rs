@@ -11,6 +11,8 @@
 //! | `GET /v1/nsg?of=` | the network security groups of a NIC or subnet |
 //! | `GET /v1/verify?from=&to=&direction=&protocol=&port=&local_port=&remote_port=` | [`VerifyAnswer`](super::verify::VerifyAnswer) |
 //! | `GET /v1/flows?limit=` | [`FlowsAnswer`](super::answers::FlowsAnswer) |
+//! | `GET /v1/flow-log?limit=` | [`FlowLogAnswer`](super::flow_log::FlowLogAnswer) |
+//! | `GET /v1/flow-log?follow=true` | a [`FlowLogLine`](super::flow_log::FlowLogLine) for each record from now on |
 //! | `GET /v1/counters` | [`Counters`](super::answers::Counters) |
 //! | `PUT /v1/document?path=&dry_run=` | [`DocumentAnswer`](super::answers::DocumentAnswer) |
 //! | `PUT /v1/catalogue?path=&dry_run=` | [`DocumentAnswer`](super::answers::DocumentAnswer) |
@@ -32,7 +34,8 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::serve::IncomingStream;
-use axum::{Json, Router, body::Bytes};
+use axum::body::{Body, Bytes};
+use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 use tokio::sync::watch;
@@ -86,6 +89,7 @@ fn router(node: Arc<Node>) -> Router {
         .route("/v1/verify", get(verify))
         .route("/v1/flows", get(flows))
         .route("/v1/denials", get(denials))
+        .route("/v1/flow-log", get(flow_log))
         .route("/v1/counters", get(counters))
         .route("/v1/document", put(document))
         .route("/v1/catalogue", put(catalogue))
@@ -269,6 +273,25 @@ async fn denials(
 ) -> Answer<impl Serialize> {
     let Query(FlowsQuery { limit }) = query?;
     ask(node, move |node| Ok(node.denials(limit.unwrap_or(DEFAULT_FLOWS)))).await
+}
+
+#[derive(Deserialize)]
+struct FlowLogQuery {
+    limit: Option<usize>,
+    #[serde(default)]
+    follow: bool,
+}
+
+async fn flow_log(
+    State(node): State<Arc<Node>>,
+    query: Result<Query<FlowLogQuery>, QueryRejection>,
+) -> Result<Response, Failure> {
+    let Query(FlowLogQuery { limit, follow }) = query?;
+    if follow {
+        let Json(lines) = ask(node, |node| Ok(node.follow_flow_log())).await?;
+        return Ok(Response::new(Body::new(lines)));
+    }
+    Ok(ask(node, move |node| Ok(node.flow_log(limit.unwrap_or(DEFAULT_FLOWS)))).await?.into_response())
 }
 
 async fn counters(State(node): State<Arc<Node>>) -> Answer<impl Serialize> {

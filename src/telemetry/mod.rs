@@ -2,5 +2,6 @@
 
 pub mod counters;
 pub mod flow_record;
+pub mod ipfix;
 pub mod metrics;
 pub mod vnet_flow_log;

@@ -12,6 +12,7 @@ use crate::path::Forwarder;
 use crate::path::counters::Counters;
 use crate::path::flow::FlowState;
 use crate::path::forwarder::Settings as PathSettings;
+use crate::path::record::Records;
 use crate::path::save::{Refused, SavedFlow};
 use crate::path::shared::Shared;
 use crate::port;
@@ -183,6 +184,17 @@ impl Paths {
             taken.and(distributed).map(|()| restored)
         });
         restored.map(|restored| Self { restored, ..self })
+    }
+
+    /// Lets every worker make records of flows from its first packet on, each into a queue of its own. Gives the queues.
+    pub fn log(&mut self) -> Vec<Arc<Records>> {
+        let now = self.clock.milliseconds(Instant::now());
+        let give = |(forwarder, _): &mut (Forwarder, Arc<Counters>)| {
+            let records = Arc::new(Records::default());
+            forwarder.log_to(Some(records.clone()), now);
+            records
+        };
+        self.forwarders.iter_mut().map(give).collect()
     }
 
     /// What became of the flows.

@@ -29,6 +29,7 @@ use crate::path::denial::Denial;
 use crate::path::flow::{FlowState, Phase};
 use crate::path::forwarder::FlowSummary;
 use crate::path::policy::Named;
+use crate::path::record::Records;
 use crate::path::redecide::{Fate, Foreseen, Sides, fate};
 use crate::snapshot::{NextHopType, PortId, Publisher, Snapshot};
 use crate::worker::{PortReport, Stopped, Traffic};
@@ -187,6 +188,14 @@ impl Dataplane for FakeWorkers {
         let mut denials = self.stage.denials.lock().unwrap();
         let taken = denials.len().min(most);
         (denials.drain(..taken).collect(), 0)
+    }
+
+    fn log(&self, _: bool) -> Vec<Arc<Records>> {
+        Vec::new()
+    }
+
+    fn milliseconds(&self) -> u64 {
+        0
     }
 
     fn flows(&self, limit: usize) -> Vec<FlowSummary> {

@@ -1,0 +1,205 @@
+//! `sidestep flow-log`: what flows began, went on and ended, which path they took, and what did not leave.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Args;
+use time::OffsetDateTime;
+
+use super::node::NodeArgs;
+use crate::control::client::{ClientError, target};
+use crate::control::difference::socket_text;
+use crate::control::flow_log::{FlowLogAnswer, FlowLogLine};
+use crate::telemetry::flow_record::{FlowEvent, FlowPath, FlowRecord, Socket};
+
+/// Show records of flows: what began, ended and was denied, and which path it took.
+///
+/// With --follow from now on, without end; the node makes records as long as somebody follows. Without it the newest
+/// records of a node that logs flows (`sidestep run --flow-log` or --ipfix). Records that were lost on the way are told.
+#[derive(Debug, Args)]
+pub struct FlowLogArgs {
+    /// Which node.
+    #[command(flatten)]
+    pub node: NodeArgs,
+
+    /// Show records as they come, until Ctrl-C.
+    #[arg(short, long)]
+    pub follow: bool,
+
+    /// Show this many at most, and end then.
+    #[arg(short = 'n', long, value_name = "N")]
+    pub limit: Option<usize>,
+
+    /// Only flows of this path.
+    #[arg(long, value_name = "PATH", value_parser = path)]
+    pub path: Option<FlowPath>,
+
+    /// Only flows for this resource of a service: who came, with which address and identity, admitted or denied by which rule.
+    #[arg(long, value_name = "NAME")]
+    pub resource: Option<String>,
+
+    /// Only packets that were denied: dropped, or answered.
+    #[arg(long)]
+    pub denied: bool,
+
+    /// One line of JSON for each record.
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn path(text: &str) -> Result<FlowPath, String> {
+    FlowPath::ALL
+        .into_iter()
+        .find(|path| path.name() == text)
+        .ok_or_else(|| format!("expected one of {}", FlowPath::ALL.map(FlowPath::name).join(", ")))
+}
+
+impl FlowLogArgs {
+    fn wants(&self, record: &FlowRecord) -> bool {
+        self.path.is_none_or(|path| record.path == Some(path))
+            && self.resource.as_ref().is_none_or(|resource| record.resource.as_ref() == Some(resource))
+            && (!self.denied || record.event == FlowEvent::Denied)
+    }
+
+    fn show(&self, record: &FlowRecord, out: &mut dyn Write) -> anyhow::Result<()> {
+        if self.json {
+            serde_json::to_writer(&mut *out, record)?;
+            writeln!(out)?;
+        } else {
+            writeln!(out, "{}", text(record))?;
+        }
+        out.flush()?;
+        Ok(())
+    }
+}
+
+/// Asks the node.
+///
+/// # Errors
+/// No node answers, or it ends while it is followed.
+pub fn run(args: &FlowLogArgs, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    if args.follow {
+        return follow(args, out);
+    }
+    let answer: FlowLogAnswer = args.node.client().get(&target(&["v1", "flow-log"], &[("limit", "4096")]))?;
+    let wanted: Vec<_> = answer.records.iter().filter(|record| args.wants(record)).collect();
+    let skipped = wanted.len().saturating_sub(args.limit.unwrap_or(50));
+    for record in &wanted[skipped..] {
+        args.show(record, out)?;
+    }
+    if !args.json {
+        let totals = &answer.totals;
+        let lost = match totals.lost_records {
+            0 => String::new(),
+            lost => format!("; {lost} more found no room, with {} packets", totals.lost_packets),
+        };
+        writeln!(out, "{} of {} records{lost}", wanted.len() - skipped, totals.records)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn follow(args: &FlowLogArgs, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    let mut left = args.limit;
+    if left == Some(0) {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut failed = None;
+    let result = args.node.client().follow(&target(&["v1", "flow-log"], &[("follow", "true")]), |line| {
+        let shown = (|| -> anyhow::Result<bool> {
+            match serde_json::from_slice(line)? {
+                FlowLogLine::Record(record) if args.wants(&record) => {
+                    args.show(&record, out)?;
+                    left = left.map(|left| left - 1);
+                }
+                FlowLogLine::Record(_) => {}
+                FlowLogLine::Lost(lost) => eprintln!("{lost} records were lost: more came than could be told"),
+            }
+            Ok(left != Some(0))
+        })();
+        shown.unwrap_or_else(|error| {
+            failed = Some(error);
+            false
+        })
+    });
+    match failed {
+        // Whoever reads has had enough.
+        Some(error) if is_closed(&error) => return Ok(ExitCode::SUCCESS),
+        Some(error) => return Err(error),
+        None => {}
+    }
+    match result {
+        Ok(()) if left == Some(0) => Ok(ExitCode::SUCCESS),
+        Ok(()) | Err(ClientError::Broken { .. }) => anyhow::bail!("the node has ended"),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn is_closed(error: &anyhow::Error) -> bool {
+    let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+    let json = error.downcast_ref::<serde_json::Error>().and_then(serde_json::Error::io_error_kind);
+    kind.or(json) == Some(io::ErrorKind::BrokenPipe)
+}
+
+/// `12:00:00.123 begin    tcp 10.1.1.4:40000 > 20.60.1.10:443 vm1 > storage endpoint Microsoft.Storage`.
+fn text(record: &FlowRecord) -> String {
+    let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(record.time) * 1_000_000);
+    let time = time.unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    let mut text = format!(
+        "{:02}:{:02}:{:02}.{:03} {:8}",
+        time.hour(),
+        time.minute(),
+        time.second(),
+        time.millisecond(),
+        record.event.name()
+    );
+    let protocol = record.protocol.unwrap_or_default();
+    let socket = |socket: Socket| socket_text(protocol, (socket.address.to_canonical(), socket.port));
+    let mut add = |part: &str| {
+        text.push(' ');
+        text.push_str(part);
+    };
+    if let Some(name) = &record.protocol_name {
+        add(name);
+    }
+    if let (Some(source), Some(destination)) = (record.source, record.destination) {
+        add(&format!("{} > {}", socket(source), socket(destination)));
+    }
+    match (&record.ingress, &record.egress) {
+        (Some(ingress), Some(egress)) => add(&format!("{ingress} > {egress}")),
+        (Some(ingress), None) => add(ingress),
+        (None, _) => {}
+    }
+    if let Some(path) = record.path {
+        add(path.name());
+    }
+    if let Some(endpoint) = &record.endpoint {
+        add(endpoint);
+    }
+    if let Some(presented) = record.presented.filter(|presented| Some(*presented) != record.source) {
+        add(&format!("seen as {}", socket(presented)));
+    }
+    if let Some(identity) = &record.identity {
+        add(&format!("identity {identity}"));
+    }
+    if let Some(name) = &record.server_name {
+        add(&format!("name {name}"));
+    }
+    if let Some(micros) = record.round_trip_us.filter(|_| record.event == FlowEvent::Reply) {
+        add(&format!("after {}.{:03} ms", micros / 1_000, micros % 1_000));
+    }
+    if let Some(admission) = record.admission.as_ref().filter(|_| record.event != FlowEvent::Reply) {
+        let verdict = if record.admitted == Some(true) { "admitted" } else { "denied" };
+        add(&format!("{verdict}: {admission}"));
+    }
+    if let Some(rule) = [&record.outbound, &record.inbound].into_iter().flatten().find(|rule| !rule.allowed) {
+        add(&format!("{} of {}", rule.rule.as_deref().unwrap_or("no rule"), rule.group));
+    }
+    if let Some(reason) = &record.reason {
+        add(reason);
+    }
+    let ([sent, received], [sent_bytes, received_bytes]) = (record.packets, record.bytes);
+    if sent + received > 0 {
+        add(&format!("{sent} packets {sent_bytes} bytes, back {received} {received_bytes}"));
+    }
+    text
+}

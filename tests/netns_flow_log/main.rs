@@ -1,0 +1,222 @@
+//! Flow logs of a node between real kernels: Azure's files, the stream, an IPFIX collector and metrics tell the same, to the
+//! packet, and show the path of a flow.
+//!
+//! Needs root, /dev/net/tun and the tools; says aloud when it cannot run, and fails then if `CI` is `true`.
+
+mod collector;
+#[path = "../support/lab.rs"]
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use collector::{Collector, number, reverse, text};
+use sidestep::telemetry::flow_record::{FlowEvent, FlowPath, FlowRecord};
+use support::{DEMO, Lab, PRIVATE, SERVICE, privileged};
+
+/// Connections to the service before and after the switch.
+const CONNECTIONS: usize = 20;
+
+/// A node that logs in every way, and what it tells.
+struct Logged {
+    lab: Lab,
+    metrics: String,
+    collector: Collector,
+    following: std::process::Child,
+}
+
+impl Logged {
+    fn start(test: &str, arguments: &[&str]) -> Self {
+        let mut lab = Lab::up(test, DEMO);
+        let collector = Collector::start();
+        let ipfix = format!("tcp:{}", collector.address);
+        // Free a moment ago; the node tells if it is not any more.
+        let free = TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("address");
+        let metrics = free.to_string();
+        let all = ["--flow-log", "logs", "--flow-log-interval", "1", "--ipfix", &ipfix, "--metrics", &metrics];
+        lab.start_node(&[&all[..], arguments].concat());
+        let file = fs::File::create(lab.folder().join("stream.jsonl")).expect("file");
+        let following = lab.command(&["flow-log", "--follow", "--json"]).stdout(file).stderr(Stdio::piped()).spawn();
+        let logged = Self { lab, metrics, collector, following: following.expect("follow") };
+        // Whoever follows is told of what comes from then on.
+        logged.wait_for("a record in the stream", || {
+            logged.lab.exec("vm1", "ping -n -c 1 -W 2 10.1.1.4");
+            let _unanswered = logged.lab.output("vm1", "ping -n -c 1 -W 0.1 198.51.100.80");
+            (!logged.stream().is_empty()).then_some(())
+        });
+        logged
+    }
+
+    fn wait_for<T>(&self, what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+        let deadline = Instant::now() + Duration::from_secs(15);
+        loop {
+            if let Some(found) = ask() {
+                return found;
+            }
+            assert!(Instant::now() < deadline, "no {what}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Records of the stream so far.
+    fn stream(&self) -> Vec<FlowRecord> {
+        let text = fs::read_to_string(self.lab.folder().join("stream.jsonl")).expect("stream");
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        whole.lines().map(|line| serde_json::from_str(line).expect("a record")).collect()
+    }
+
+    fn metric(&self, row: &str) -> u64 {
+        let mut stream = TcpStream::connect(&self.metrics).expect("connect");
+        write!(stream, "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("ask");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("answer");
+        let rows = answer.lines().filter_map(|line| line.strip_prefix(row)?.rsplit_once(' '));
+        rows.map(|(_, value)| value.parse::<u64>().expect("a number")).sum()
+    }
+
+    fn connect(&self) {
+        for _ in 0..CONNECTIONS {
+            self.lab.exec("vm1", &format!("curl -sS --fail --noproxy * --max-time 8 http://{}/", SERVICE[0]));
+        }
+    }
+
+    /// Ends the node and gives its last line, which sums everything up.
+    fn stop(&mut self) -> String {
+        self.lab.stop_node();
+        let status = self.following.wait().expect("wait");
+        assert!(!status.success(), "who follows is told that the node has ended");
+        let log = fs::read_to_string(self.lab.folder().join("run.log")).expect("log");
+        log.lines().find(|line| line.starts_with("received ")).unwrap_or_else(|| panic!("no summary: {log}")).to_owned()
+    }
+}
+
+/// Every tuple of Azure's files: its fields, and the file.
+fn tuples(folder: &Path) -> Vec<(Vec<String>, PathBuf)> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in fs::read_dir(next).expect("folder") {
+            let path = entry.expect("entry").path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let content: serde_json::Value = serde_json::from_slice(&fs::read(&path).expect("file")).expect("JSON");
+            for record in content["records"].as_array().expect("records") {
+                assert_eq!(record["flowLogVersion"], 4);
+                for flow in record["flowRecords"]["flows"].as_array().expect("flows") {
+                    for group in flow["flowGroups"].as_array().expect("groups") {
+                        for tuple in group["flowTuples"].as_array().expect("tuples") {
+                            let fields: Vec<_> = tuple.as_str().expect("text").split(',').map(str::to_owned).collect();
+                            assert_eq!(fields.len(), 13, "{tuple}");
+                            found.push((fields, path.clone()));
+                        }
+                    }
+                }
+            }
+        }
+    }
+    found
+}
+
+fn summed(summary: &str, name: &str) -> u64 {
+    let (_, rest) = summary.split_once(&format!("{name} ")).unwrap_or_else(|| panic!("no {name} in {summary}"));
+    rest.split(|letter: char| !letter.is_ascii_digit()).next().expect("a number").parse().expect("a number")
+}
+
+/// Two workers, so that flows are handed over, too.
+#[test]
+fn every_source_tells_the_same_path_and_the_same_packets() {
+    if !privileged() {
+        return;
+    }
+    let mut logged = Logged::start("flows", &["--workers", "2"]);
+    logged.connect();
+    let before = logged.metric("sidestep_port_sent_packets_total{port=\"gateway\"");
+    assert!(before >= CONNECTIONS as u64, "{before} packets down the tunnel");
+    logged.lab.run(&["endpoint", "enable", "spoke/workload", "Microsoft.Storage"]);
+    let switched = Instant::now();
+    logged.connect();
+    // What went down the tunnel comes in again by the internet edge, as flows of its own.
+    let service = |record: &FlowRecord| {
+        let to_service = record.destination.is_some_and(|to| to.address.to_string() == SERVICE[0] && to.port == 80);
+        to_service && record.ingress.as_deref() == Some("vm1")
+    };
+    let over_endpoint = |record: &&FlowRecord| service(record) && record.path == Some(FlowPath::Endpoint);
+    logged.wait_for("flow over the endpoint in the stream", || logged.stream().iter().find(over_endpoint).map(|_| ()));
+    let first = logged.stream().iter().find(over_endpoint).expect("found").clone();
+    assert_eq!(first.endpoint.as_deref(), Some("Microsoft.Storage"));
+    assert_eq!(first.identity.as_deref(), Some("spoke/workload"));
+    assert_eq!(first.generation, 2);
+    assert!(switched.elapsed() < Duration::from_secs(15));
+    // All connections end, and what is left of them in a while; the node's end tells of the rest.
+    let summary = logged.stop();
+
+    let stream = logged.stream();
+    let flows: Vec<_> = stream.iter().filter(|record| service(record)).collect();
+    let begun = |path| flows.iter().filter(|record| record.event == FlowEvent::Begin && record.path == Some(path)).count();
+    assert_eq!((begun(FlowPath::Tunnel), begun(FlowPath::Endpoint)), (CONNECTIONS, CONNECTIONS), "{summary}");
+    let replied: Vec<_> = flows.iter().filter(|record| record.event == FlowEvent::Reply).collect();
+    assert_eq!(replied.len(), 2 * CONNECTIONS);
+    // The demo's tunnel takes 20 ms each way.
+    let fastest = |path| replied.iter().filter(|record| record.path == Some(path)).filter_map(|record| record.round_trip_us).min();
+    assert!(fastest(FlowPath::Tunnel) > Some(20_000) && fastest(FlowPath::Endpoint) < Some(20_000), "{replied:?}");
+
+    let told = logged.collector.finish();
+    let names = &told.interfaces;
+    assert!(names.values().any(|name| name == "gateway") && names.values().any(|name| name == "contosodata"), "{names:?}");
+    let source = PRIVATE[0].parse::<std::net::Ipv4Addr>().expect("address").octets().to_vec();
+    let mut ipfix: BTreeMap<u64, (String, String)> = BTreeMap::new();
+    for (_, record) in told.records.iter().filter(|(id, record)| *id == 256 && number(record, 11) == 80) {
+        if record[&(0, 8)] == source {
+            ipfix.insert(number(record, 7), (text(record, 96), names[&number(record, 14)].clone()));
+        }
+    }
+    let azure = tuples(&logged.lab.folder().join("logs"));
+    for record in flows.iter().filter(|record| record.event == FlowEvent::Begin) {
+        let port = record.source.expect("source").port;
+        let (path, egress) = &ipfix[&u64::from(port)];
+        assert_eq!(record.path.map(FlowPath::name), Some(path.as_str()));
+        assert_eq!(record.egress.as_deref(), Some(egress.as_str()));
+        let fields = [PRIVATE[0], SERVICE[0], &port.to_string(), "80", "6", "O"];
+        let states: String =
+            azure.iter().filter(|(tuple, _)| tuple[1..7] == fields).map(|(tuple, _)| tuple[7].as_str()).collect();
+        assert_eq!(states, "BE", "connection from port {port}");
+    }
+
+    // To the packet: what was forwarded is what flows and ICMP errors had, and what ended here is what was denied.
+    let packets = |record: &FlowRecord| record.packets.iter().sum::<u64>();
+    let is_end = |record: &FlowRecord| record.event == FlowEvent::Denied;
+    let (forwarded, ended) = (summed(&summary, "forwarded"), summed(&summary, "answered") + summed(&summary, "dropped"));
+    let of_ipfix = |denied: bool| -> u64 {
+        let flows = told.records.iter().filter(|(id, record)| {
+            (256..260).contains(id) && (number(record, 89) >= 128) == denied
+        });
+        let known: u64 = flows.map(|(_, record)| number(record, 2) + reverse(record, 2)).sum();
+        let unknown = told.records.iter().filter(|(id, _)| denied && *id == 266);
+        known + unknown.map(|(_, record)| number(record, 133)).sum::<u64>()
+    };
+    assert_eq!((of_ipfix(false), of_ipfix(true)), (forwarded, ended), "{summary}");
+    // The stream began a little later: the same but for what came before.
+    let of_stream: u64 = stream.iter().filter(|record| !is_end(record)).map(packets).sum();
+    assert!(of_stream <= forwarded && of_stream + 20 >= forwarded, "{of_stream} of {forwarded}");
+    // Azure's files tell of NICs: of what went through vm1.
+    let is_vm1 = |record: &collector::DataRecord| {
+        [10, 14].iter().any(|side| names.get(&number(record, *side)).is_some_and(|name| name == "vm1"))
+    };
+    let flows = told.records.iter().filter(|(id, record)| {
+        (256..260).contains(id) && number(record, 89) == 64 && is_vm1(record)
+    });
+    let of_vm1: u64 = flows.map(|(_, record)| number(record, 2) + reverse(record, 2)).sum();
+    let of_azure: u64 = azure
+        .iter()
+        .filter(|(tuple, _)| tuple[7] != "D")
+        .map(|(tuple, _)| tuple[9].parse::<u64>().expect("sent") + tuple[11].parse::<u64>().expect("received"))
+        .sum();
+    assert_eq!(of_azure, of_vm1, "{summary}");
+}
