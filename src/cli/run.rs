@@ -10,12 +10,13 @@ use clap::{Args, ValueEnum};
 
 use super::node::{NodeArgs, mistakes_text};
 use crate::control::answers::{Counters, PortStatus};
-use crate::control::flow_log::{CollectorAddress, FlowLogOptions};
+use crate::control::flow_log::FlowLogOptions;
 use crate::control::monitor;
 use crate::control::node::Overrides;
 use crate::control::refusal::Refusal;
 use crate::control::run::{self, RunError, RunOptions};
 use crate::model::network::IoMode;
+use crate::telemetry::ipfix::Address;
 
 /// Forward packets between the devices of a network until SIGTERM or Ctrl-C.
 ///
@@ -66,7 +67,7 @@ pub struct RunArgs {
     /// Tell flows and translations to this IPFIX collector, over UDP or, with tcp: before it, TCP. The port is 4739 if
     /// there is none.
     #[arg(long, value_name = "[tcp:]ADDRESS[:PORT]")]
-    pub ipfix: Option<CollectorAddress>,
+    pub ipfix: Option<Address>,
 
     /// Survive a restart: devices stay when the process ends, and are taken over when it starts; flows are saved to this
     /// file at the end and restored from it at the start.

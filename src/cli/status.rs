@@ -209,6 +209,7 @@ mod tests {
             }),
             workers: 2,
             flows: FlowUse { used: 1, limit: 1_048_576, limit_per_nic: 500_000, owners: Vec::new() },
+            flow_log: Default::default(),
             ports: vec![PortStatus {
                 name: "vm1".to_owned(),
                 kind: "nic".to_owned(),

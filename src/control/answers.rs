@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::telemetry::flow_record::FlowLogTotals;
+
 /// `GET /v1/health`: the node is there and forwards.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
@@ -37,6 +39,9 @@ pub struct Status {
     pub flows: FlowUse,
     /// Ports with a device.
     pub ports: Vec<PortStatus>,
+    /// What was recorded of flows for flow logs, and what was lost of that.
+    #[serde(default)]
+    pub flow_log: FlowLogTotals,
     /// What outlives the process; none for a node that leaves nothing behind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<StateStatus>,

@@ -17,8 +17,8 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 
 use super::dataplane::Dataplane;
 use crate::path::record::{Lost, Record, Records};
-use crate::telemetry::flow_record::FlowRecord;
-use crate::telemetry::ipfix::Exporter;
+use crate::telemetry::flow_record::{FlowLogTotals, FlowRecord};
+use crate::telemetry::ipfix::{Address, Exporter};
 use crate::telemetry::vnet_flow_log::{Target, VnetFlowLog};
 
 /// Records that are kept for who asks what was: some kilobytes each.
@@ -43,29 +43,7 @@ pub struct FlowLogOptions {
     /// How often they are written.
     pub interval: Duration,
     /// An IPFIX collector.
-    pub collector: Option<CollectorAddress>,
-}
-
-/// Where an IPFIX collector is.
-pub use crate::telemetry::ipfix::Address as CollectorAddress;
-
-/// What was recorded, and lost.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FlowLogTotals {
-    /// Records taken.
-    pub records: u64,
-    /// Records that found no room in the workers' queues.
-    pub lost_records: u64,
-    /// Packets that these told of.
-    pub lost_packets: u64,
-    /// Their bytes.
-    pub lost_bytes: u64,
-    /// Tuples that were to be written to a file, and could not be for so long that they were forgotten.
-    pub unwritten: u64,
-    /// Data records sent to the collector.
-    pub exported: u64,
-    /// Those that could not be sent.
-    pub not_exported: u64,
+    pub collector: Option<Address>,
 }
 
 /// The newest records.

@@ -21,7 +21,7 @@ use super::difference::{self, PortChanges};
 use super::document::{CatalogueFile, Document};
 use super::endpoints;
 use super::explain::{self, ExplainAnswer};
-use super::flow_log::{self, FlowLog, FlowLogAnswer, FlowLogOptions, FlowLogTotals, Lines};
+use super::flow_log::{self, FlowLog, FlowLogAnswer, FlowLogOptions, Lines};
 use super::fullness::{self, Fullness};
 use super::ports::{Attachment, attachments, kind_name};
 use super::privileges;
@@ -30,8 +30,8 @@ use super::state::{self, ByHand, InForce, StateError};
 use super::verify::{self, VerifyAnswer};
 use super::watch::Stamp;
 use crate::model::network::{IoMode, Network};
-use crate::plan::explain::{NextHopAnswer, RoutesAnswer};
 use crate::path::record::Records;
+use crate::plan::explain::{NextHopAnswer, RoutesAnswer};
 use crate::plan::nsg::NsgAnswer;
 use crate::plan::{Plan, advice};
 use crate::snapshot::{PortId, Publisher, Snapshot};
@@ -282,6 +282,7 @@ impl Node {
             workers: current.network.workers,
             flows: self.flow_use(&current.snapshot),
             ports: self.ports(),
+            flow_log: self.flow_log.totals(),
             state: lock(&self.state).clone(),
             privileges: privileges::status(),
             changes: lock(&self.history).iter().cloned().collect(),
@@ -356,11 +357,6 @@ impl Node {
     pub fn flow_log(&self, limit: usize) -> FlowLogAnswer {
         self.look_at_flow_log();
         self.flow_log.newest(limit)
-    }
-
-    /// What was recorded of flows, and lost.
-    pub fn flow_log_totals(&self) -> FlowLogTotals {
-        self.flow_log.totals()
     }
 
     /// Every record of a flow from now on, as lines.
@@ -504,6 +500,7 @@ impl Node {
             started: unix(self.started_at),
             flow_limit: current.snapshot.flow_limit.into(),
             ready: without_device.is_empty(),
+            flow_log: self.flow_log.totals(),
             workers,
             ports: ports.into_iter().filter_map(seen).collect(),
         }

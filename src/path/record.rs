@@ -306,8 +306,7 @@ impl Core {
     /// A flow has begun.
     #[cold]
     pub(super) fn log_begin<A: Family>(&mut self, flows: &FlowTable<A, FlowState>, id: FlowId, now: u64) {
-        let (Some(log), Some((forward, reverse)), Some(state)) =
-            (&mut self.log, keys(flows, id), flows.state(id))
+        let (Some(log), Some((forward, reverse)), Some(state)) = (&mut self.log, keys(flows, id), flows.state(id))
         else {
             return;
         };
@@ -323,8 +322,7 @@ impl Core {
             name: None,
         };
         let seen = Seen { forward, reverse, state };
-        let record =
-            of_flow(told, seen, Named::NotYet, Event::Begin, now, (self.settings.worker, &self.snapshot));
+        let record = of_flow(told, seen, Named::NotYet, Event::Begin, now, (self.settings.worker, &self.snapshot));
         log.add(record);
     }
 
@@ -377,8 +375,7 @@ impl Core {
         told.round_trip = Some(micros.saturating_sub(told.asked).try_into().unwrap_or(u32::MAX));
         told.asked = 0;
         let seen = Seen { forward, reverse, state: &state };
-        let mut record =
-            of_flow(told, seen, Named::NotYet, Event::Reply, now, (self.settings.worker, &self.snapshot));
+        let mut record = of_flow(told, seen, Named::NotYet, Event::Reply, now, (self.settings.worker, &self.snapshot));
         // What has passed is told with what comes.
         (record.packets, record.bytes) = ([0; 2], [0; 2]);
         log.add(record);

@@ -123,6 +123,25 @@ pub struct SubnetSeen {
     pub subnet: String,
 }
 
+/// What was recorded, and lost.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowLogTotals {
+    /// Records taken.
+    pub records: u64,
+    /// Records that found no room in the workers' queues.
+    pub lost_records: u64,
+    /// Packets that these told of.
+    pub lost_packets: u64,
+    /// Their bytes.
+    pub lost_bytes: u64,
+    /// Tuples that were to be written to a file, and could not be for so long that they were forgotten.
+    pub unwritten: u64,
+    /// Data records sent to the collector.
+    pub exported: u64,
+    /// Those that could not be sent.
+    pub not_exported: u64,
+}
+
 /// One record of a flow log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowRecord {
@@ -340,12 +359,7 @@ impl FlowRecord {
         let Some(resource) = resource(snapshot, subject.destination, named) else { return };
         self.resource = Some(resource.name.clone());
         self.service = Some(resource.service.clone());
-        let caller = Caller {
-            ingress: subject.ingress,
-            port,
-            endpoint,
-            source: presented.unwrap_or(subject.source),
-        };
+        let caller = Caller { ingress: subject.ingress, port, endpoint, source: presented.unwrap_or(subject.source) };
         let identity = caller.identity(&resource.location);
         let known = identity.and_then(|key| snapshot.identities.iter().find(|known| known.key() == key));
         self.identity = known.map(|known| format!("{}/{}", known.network, known.subnet));

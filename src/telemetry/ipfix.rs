@@ -76,7 +76,9 @@ impl FromStr for Address {
         let socket = address
             .parse()
             .or_else(|_| address.parse().map(|address: IpAddr| SocketAddr::new(address, PORT)))
-            .map_err(|_| "expected an address with or without a port, udp: or tcp: before it: tcp:127.0.0.1:4739".to_owned())?;
+            .map_err(|_| {
+                "expected an address with or without a port, udp: or tcp: before it: tcp:127.0.0.1:4739".to_owned()
+            })?;
         Ok(if tcp { Self::Tcp(socket) } else { Self::Udp(socket) })
     }
 }
@@ -130,7 +132,7 @@ const DROPPED_ELEMENTS: &[Element] = &[
     (10, 4, false),  // ingressInterface
     (133, 8, false), // droppedPacketDeltaCount
     (132, 8, false), // droppedOctetDeltaCount
-    (89, 1, false), // forwardingStatus
+    (89, 1, false),  // forwardingStatus
 ];
 
 /// Source and destination addresses, as they enter and as they leave, by family.

@@ -15,6 +15,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use super::counters::Report;
+use super::flow_record::FlowLogTotals;
 use crate::path::counters::BATCH_SIZES;
 use crate::path::{Answer, DropReason};
 use crate::worker::Traffic;
@@ -111,6 +112,8 @@ pub struct Seen {
     pub flow_limit: u64,
     /// Whether packets are forwarded as they should be.
     pub ready: bool,
+    /// What was recorded of flows, and lost.
+    pub flow_log: FlowLogTotals,
     /// Each worker, by number.
     pub workers: Vec<Report>,
     /// Devices, in the order of ports.
@@ -195,7 +198,24 @@ impl Seen {
         let help = "When the snapshot came in force, since 1970 UTC";
         rows.gauge("snapshot_in_force_time_seconds", help, self.in_force_since)?;
         rows.gauge("snapshot_compile_seconds", "How long the snapshot took to be compiled", self.compiled_in)?;
-        rows.gauge("flows_limit", "Most flows that there may be", self.flow_limit as f64)
+        rows.gauge("flows_limit", "Most flows that there may be", self.flow_limit as f64)?;
+        let totals = &self.flow_log;
+        for (name, help, count) in [
+            ("flow_log_records", "Records of flows that were taken in, for flow logs", totals.records),
+            (
+                "flow_log_lost_records",
+                "Records of flows that found no room in the workers' queues",
+                totals.lost_records,
+            ),
+            ("flow_log_lost_packets", "Packets that lost records told of", totals.lost_packets),
+            ("flow_log_lost_bytes", "Bytes that lost records told of", totals.lost_bytes),
+            ("flow_log_unwritten_tuples", "Tuples that could not be written to a file", totals.unwritten),
+            ("ipfix_records", "Data records that the IPFIX collector was sent", totals.exported),
+            ("ipfix_lost_records", "Data records that it could not be sent", totals.not_exported),
+        ] {
+            rows.counters(name, help, [(Vec::new(), count)])?;
+        }
+        Ok(())
     }
 
     fn workers(&self, rows: &mut Rows<'_, '_>) -> Result<(), Error> {
@@ -304,6 +324,7 @@ mod tests {
         Seen {
             version: "1.2.3".to_owned(),
             generation: 4,
+            flow_log: FlowLogTotals { records: 9, lost_records: 2, exported: 7, ..FlowLogTotals::default() },
             in_force_since: 1_000.5,
             workers: vec![report.clone(), report],
             ports: vec![port(0, "tun eth0, offload checksum tcp4, pcap x"), port(1, "tun eth0, plain")],

@@ -62,7 +62,8 @@ impl Target {
 
     /// Its resource id, as Azure writes them.
     fn resource_id(&self) -> String {
-        let group = format!("/subscriptions/{SUBSCRIPTION}/resourceGroups/{RESOURCE_GROUP}/providers/Microsoft.Network");
+        let group =
+            format!("/subscriptions/{SUBSCRIPTION}/resourceGroups/{RESOURCE_GROUP}/providers/Microsoft.Network");
         match self {
             Self::Network(network) => format!("{group}/virtualNetworks/{network}"),
             Self::Subnet(network, subnet) => format!("{group}/virtualNetworks/{network}/subnets/{subnet}"),

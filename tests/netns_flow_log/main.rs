@@ -159,17 +159,23 @@ fn every_source_tells_the_same_path_and_the_same_packets() {
 
     let stream = logged.stream();
     let flows: Vec<_> = stream.iter().filter(|record| service(record)).collect();
-    let begun = |path| flows.iter().filter(|record| record.event == FlowEvent::Begin && record.path == Some(path)).count();
+    let begun =
+        |path| flows.iter().filter(|record| record.event == FlowEvent::Begin && record.path == Some(path)).count();
     assert_eq!((begun(FlowPath::Tunnel), begun(FlowPath::Endpoint)), (CONNECTIONS, CONNECTIONS), "{summary}");
     let replied: Vec<_> = flows.iter().filter(|record| record.event == FlowEvent::Reply).collect();
     assert_eq!(replied.len(), 2 * CONNECTIONS);
     // The demo's tunnel takes 20 ms each way.
-    let fastest = |path| replied.iter().filter(|record| record.path == Some(path)).filter_map(|record| record.round_trip_us).min();
+    let fastest = |path| {
+        replied.iter().filter(|record| record.path == Some(path)).filter_map(|record| record.round_trip_us).min()
+    };
     assert!(fastest(FlowPath::Tunnel) > Some(20_000) && fastest(FlowPath::Endpoint) < Some(20_000), "{replied:?}");
 
     let told = logged.collector.finish();
     let names = &told.interfaces;
-    assert!(names.values().any(|name| name == "gateway") && names.values().any(|name| name == "contosodata"), "{names:?}");
+    assert!(
+        names.values().any(|name| name == "gateway") && names.values().any(|name| name == "contosodata"),
+        "{names:?}"
+    );
     let source = PRIVATE[0].parse::<std::net::Ipv4Addr>().expect("address").octets().to_vec();
     let mut ipfix: BTreeMap<u64, (String, String)> = BTreeMap::new();
     for (_, record) in told.records.iter().filter(|(id, record)| *id == 256 && number(record, 11) == 80) {
@@ -189,34 +195,76 @@ fn every_source_tells_the_same_path_and_the_same_packets() {
         assert_eq!(states, "BE", "connection from port {port}");
     }
 
-    // To the packet: what was forwarded is what flows and ICMP errors had, and what ended here is what was denied.
-    let packets = |record: &FlowRecord| record.packets.iter().sum::<u64>();
-    let is_end = |record: &FlowRecord| record.event == FlowEvent::Denied;
-    let (forwarded, ended) = (summed(&summary, "forwarded"), summed(&summary, "answered") + summed(&summary, "dropped"));
-    let of_ipfix = |denied: bool| -> u64 {
-        let flows = told.records.iter().filter(|(id, record)| {
-            (256..260).contains(id) && (number(record, 89) >= 128) == denied
-        });
-        let known: u64 = flows.map(|(_, record)| number(record, 2) + reverse(record, 2)).sum();
-        let unknown = told.records.iter().filter(|(id, _)| denied && *id == 266);
-        known + unknown.map(|(_, record)| number(record, 133)).sum::<u64>()
-    };
-    assert_eq!((of_ipfix(false), of_ipfix(true)), (forwarded, ended), "{summary}");
+    reconcile(&summary, &told, &azure);
     // The stream began a little later: the same but for what came before.
-    let of_stream: u64 = stream.iter().filter(|record| !is_end(record)).map(packets).sum();
+    let forwarded = summed(&summary, "forwarded");
+    let passed = stream.iter().filter(|record| record.event != FlowEvent::Denied);
+    let of_stream: u64 = passed.map(|record| record.packets.iter().sum::<u64>()).sum();
     assert!(of_stream <= forwarded && of_stream + 20 >= forwarded, "{of_stream} of {forwarded}");
-    // Azure's files tell of NICs: of what went through vm1.
-    let is_vm1 = |record: &collector::DataRecord| {
-        [10, 14].iter().any(|side| names.get(&number(record, *side)).is_some_and(|name| name == "vm1"))
+}
+
+/// To the packet: what was forwarded is what flows had, what ended here is what was denied, and Azure's files have what went
+/// through NICs.
+fn reconcile(summary: &str, told: &collector::Told, azure: &[(Vec<String>, PathBuf)]) {
+    let (forwarded, ended) = (summed(summary, "forwarded"), summed(summary, "answered") + summed(summary, "dropped"));
+    let flows = |denied: bool| {
+        let flows = told.records.iter().filter(|(id, _)| (256..260).contains(id)).map(|(_, record)| record);
+        flows.filter(move |record| (number(record, 89) >= 128) == denied)
     };
-    let flows = told.records.iter().filter(|(id, record)| {
-        (256..260).contains(id) && number(record, 89) == 64 && is_vm1(record)
-    });
-    let of_vm1: u64 = flows.map(|(_, record)| number(record, 2) + reverse(record, 2)).sum();
+    let packets = |record: &collector::DataRecord| number(record, 2) + reverse(record, 2);
+    let unknown = told.records.iter().filter(|(id, _)| *id == 266).map(|(_, record)| number(record, 133));
+    let of_ipfix =
+        (flows(false).map(packets).sum::<u64>(), flows(true).map(packets).sum::<u64>() + unknown.sum::<u64>());
+    assert_eq!(of_ipfix, (forwarded, ended), "{summary}");
+    let is_vm1 = |record: &&collector::DataRecord| {
+        let side = |side| told.interfaces.get(&number(record, side)).is_some_and(|name| name == "vm1");
+        side(10) || side(14)
+    };
+    let of_vm1: u64 = flows(false).filter(is_vm1).map(packets).sum();
     let of_azure: u64 = azure
         .iter()
         .filter(|(tuple, _)| tuple[7] != "D")
         .map(|(tuple, _)| tuple[9].parse::<u64>().expect("sent") + tuple[11].parse::<u64>().expect("received"))
         .sum();
     assert_eq!(of_azure, of_vm1, "{summary}");
+}
+
+/// Ten thousand short connections a minute, for six seconds, or as many as SIDESTEP_RECONCILE_SECONDS says: ports, counters, files and
+/// collector agree to the packet, and nothing is lost.
+#[test]
+fn short_connections_reconcile_to_the_packet() {
+    if !privileged() {
+        return;
+    }
+    let seconds: usize = std::env::var("SIDESTEP_RECONCILE_SECONDS").map_or(6, |text| text.parse().expect("seconds"));
+    let connections = 10_000 * seconds / 60;
+    let mut logged = Logged::start("reconcile", &["--workers", "2"]);
+    logged.lab.run(&["endpoint", "enable", "spoke/workload", "Microsoft.Storage"]);
+    let url = format!("http://{}/?[1-{connections}]", SERVICE[0]);
+    let started = Instant::now();
+    logged.lab.exec(
+        "vm1",
+        &format!("curl -sS --fail --noproxy * -o /dev/null --rate 10000/m -H Connection:close --max-time 8 {url}"),
+    );
+    let took = started.elapsed();
+    let (sent, received) = logged.wait_for("moment in which no packet is on its way", || {
+        let before = logged.lab.accounted();
+        let ports = |name: &str| logged.metric(&format!("sidestep_port_{name}_packets_total"));
+        let ports = (ports("sent"), ports("received"));
+        let after = logged.lab.accounted();
+        (before.received == after.received).then_some(ports)
+    });
+    let counters = logged.lab.accounted();
+    assert_eq!((sent, received), (counters.forwarded + counters.generated, counters.received));
+    let totals: serde_json::Value = serde_json::from_str(&logged.lab.run(&["status", "--json"])).expect("status");
+    assert_eq!(totals["flow_log"]["lost_records"], 0, "{totals}");
+    let summary = logged.stop();
+    let told = logged.collector.finish();
+    let azure = tuples(&logged.lab.folder().join("logs"));
+    reconcile(&summary, &told, &azure);
+    let begun = azure.iter().filter(|(tuple, _)| tuple[7] == "B" && tuple[4] == "80").count();
+    assert_eq!(begun, connections, "{summary}");
+    let ended = azure.iter().filter(|(tuple, _)| tuple[7] == "E" && tuple[4] == "80").count();
+    assert_eq!(ended, connections, "{summary}");
+    println!("{connections} connections in {took:?}: {summary}; {} data records", told.records.len());
 }

@@ -141,11 +141,8 @@ fn each_nic_has_its_file_and_sees_its_own_side() {
 fn a_denied_packet_has_the_rule_that_denied_it_or_none() {
     let folder = tempfile::tempdir().unwrap();
     let mut log = log(folder.path(), vec![]);
-    let denier = RuleSeen {
-        group: "workload-nsg".to_owned(),
-        rule: Some("securityRules/deny-web".to_owned()),
-        allowed: false,
-    };
+    let denier =
+        RuleSeen { group: "workload-nsg".to_owned(), rule: Some("securityRules/deny-web".to_owned()), allowed: false };
     let denied = FlowRecord { packets: [1, 0], bytes: [60, 0], ..record(FlowEvent::Denied, SEVEN) };
     log.add(&FlowRecord { outbound: Some(denier), ..denied.clone() });
     log.add(&denied);
