@@ -203,3 +203,56 @@ fn text(record: &FlowRecord) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(event: &str, more: serde_json::Value) -> FlowRecord {
+        let mut json = serde_json::json!({
+            "time": 1_780_988_400_123_u64, "event": event, "protocol": 6, "protocol_name": "tcp", "packets": [0, 0],
+            "bytes": [0, 0], "began": 0, "generation": 1, "worker": 0, "ingress": "vm1",
+            "source": { "address": "10.1.1.4", "port": 40_000 }, "destination": { "address": "20.60.1.10", "port": 443 },
+        });
+        json.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn a_record_is_one_line() {
+        let begin = serde_json::json!({
+            "egress": "contosodata", "path": "endpoint", "endpoint": "Microsoft.Storage", "identity": "spoke/workload",
+            "presented": { "address": "10.1.1.4", "port": 40_000 }, "admitted": true,
+            "admission": "a virtual network rule admits the subnet (spoke/workload)",
+        });
+        assert_eq!(
+            text(&record("begin", begin)),
+            "07:00:00.123 begin    tcp 10.1.1.4:40000 > 20.60.1.10:443 vm1 > contosodata endpoint Microsoft.Storage \
+             identity spoke/workload admitted: a virtual network rule admits the subnet (spoke/workload)"
+        );
+        let end = serde_json::json!({
+            "egress": "internet", "path": "internet", "presented": { "address": "203.0.113.9", "port": 1024 },
+            "reason": "expired", "packets": [3, 4], "bytes": [180, 4_000],
+        });
+        assert_eq!(
+            text(&record("end", end)),
+            "07:00:00.123 end      tcp 10.1.1.4:40000 > 20.60.1.10:443 vm1 > internet internet seen as 203.0.113.9:1024 \
+             expired 3 packets 180 bytes, back 4 4000"
+        );
+        let denied = serde_json::json!({
+            "reason": "nsg_outbound_denied", "packets": [1, 0], "bytes": [60, 0],
+            "outbound": { "group": "web", "rule": "securityRules/no-web", "allowed": false },
+        });
+        assert_eq!(
+            text(&record("denied", denied)),
+            "07:00:00.123 denied   tcp 10.1.1.4:40000 > 20.60.1.10:443 vm1 securityRules/no-web of web nsg_outbound_denied \
+             1 packets 60 bytes, back 0 0"
+        );
+    }
+
+    #[test]
+    fn paths_are_named() {
+        assert_eq!(path("tunnel"), Ok(FlowPath::Tunnel));
+        assert_eq!(path("gateway").unwrap_err(), "expected one of endpoint, tunnel, internet, inside");
+    }
+}

@@ -531,3 +531,113 @@ fn status(reason: Option<&str>) -> u8 {
         128
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn collectors_are_named_as_people_write_them() {
+        let parse = |text: &str| text.parse::<Address>();
+        assert_eq!(parse("192.0.2.9"), Ok(Address::Udp("192.0.2.9:4739".parse().unwrap())));
+        assert_eq!(parse("tcp:[2001:db8::9]:99"), Ok(Address::Tcp("[2001:db8::9]:99".parse().unwrap())));
+        assert_eq!(parse("udp:2001:db8::9"), Ok(Address::Udp("[2001:db8::9]:4739".parse().unwrap())));
+        for wrong in ["", "tcp:", "collector.example.com", "192.0.2.9:99999"] {
+            assert!(parse(wrong).unwrap_err().contains("tcp:127.0.0.1:4739"), "{wrong}");
+        }
+    }
+
+    fn record(event: FlowEvent) -> FlowRecord {
+        let json = serde_json::json!({
+            "time": 2_000, "event": event, "protocol": 6, "packets": [3, 4], "bytes": [300, 400], "began": 1_000,
+            "generation": 1, "worker": 0, "ingress": "vm1", "ingress_port": 1, "egress": "data", "egress_port": 7,
+            "source": { "address": "10.1.1.4", "port": 40_000 }, "destination": { "address": "20.60.1.10", "port": 443 },
+            "presented": { "address": "203.0.113.9", "port": 1_024 }, "reached": { "address": "20.60.1.10", "port": 443 },
+            "path": "internet",
+        });
+        serde_json::from_value(json).unwrap()
+    }
+
+    /// The sets of the messages that a collector over UDP gets: their ids and lengths.
+    fn sets(socket: &UdpSocket, messages: usize) -> Vec<(u16, usize)> {
+        let mut sets = Vec::new();
+        for _ in 0..messages {
+            let mut buffer = [0; 2_000];
+            let length = socket.recv(&mut buffer).unwrap();
+            assert_eq!(usize::from(u16::from_be_bytes([buffer[2], buffer[3]])), length);
+            let mut place = 16;
+            while place < length {
+                let size = usize::from(u16::from_be_bytes([buffer[place + 2], buffer[place + 3]]));
+                sets.push((u16::from_be_bytes([buffer[place], buffer[place + 1]]), size));
+                place += size;
+            }
+        }
+        sets
+    }
+
+    #[test]
+    fn templates_and_names_come_first_and_translations_are_sessions() {
+        let collector = UdpSocket::bind("127.0.0.1:0").unwrap();
+        collector.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let mut exporter = Exporter::new(&Address::Udp(collector.local_addr().unwrap())).unwrap();
+        exporter.add(&record(FlowEvent::Begin));
+        exporter.add(&record(FlowEvent::Reply));
+        exporter.add(&record(FlowEvent::End));
+        let used_up = FlowRecord {
+            reason: Some("no_free_port".to_owned()),
+            presented: None,
+            reached: None,
+            ..record(FlowEvent::Denied)
+        };
+        exporter.add(&used_up);
+        exporter.flush();
+        let flow = 8 + 8 + 1 + 4 + 4 + 8 + 32 + 3 + 16 + 1 + "internet".len();
+        // The one that is denied has no path.
+        let flows = 4 + 3 * flow;
+        let session = 8 + 2 + 8 + 16;
+        let exhausted = 8 + 1 + 4 + 1 + 2 + 4;
+        let sets = sets(&collector, 3);
+        assert_eq!(sets.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [2, 3, 512, 256, 260, 264]);
+        assert_eq!(sets[3..], [(256, flows), (260, 4 + 2 * session), (264, 4 + exhausted)]);
+        // Two names, three flows, two sessions, one event.
+        assert_eq!(exporter.counts(), (8, 0));
+        assert_eq!(exporter.sequence, 8);
+    }
+
+    #[test]
+    fn messages_are_bounded_and_what_nobody_takes_is_counted() {
+        let collector = UdpSocket::bind("127.0.0.1:0").unwrap();
+        collector.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let mut exporter = Exporter::new(&Address::Udp(collector.local_addr().unwrap())).unwrap();
+        for _ in 0..100 {
+            exporter.add(&record(FlowEvent::Continue));
+        }
+        exporter.flush();
+        assert_eq!(exporter.counts(), (102, 0));
+        let mut left = 100;
+        let mut buffer = [0; 2_000];
+        while left > 0 {
+            let length = collector.recv(&mut buffer).unwrap();
+            assert!(length <= LARGEST);
+            if buffer[16..18] == 256_u16.to_be_bytes() {
+                left -= (length - 20) / (8 + 8 + 1 + 4 + 4 + 8 + 32 + 3 + 16 + 1 + "internet".len());
+            }
+        }
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let gone = listener.local_addr().unwrap();
+        drop(listener);
+        let mut exporter = Exporter::new(&Address::Tcp(gone)).unwrap();
+        exporter.add(&record(FlowEvent::Continue));
+        exporter.flush();
+        assert_eq!(exporter.counts(), (0, 3));
+    }
+
+    #[test]
+    fn why_a_packet_did_not_leave_is_iana_s_number() {
+        assert_eq!(status(Some("nsg_outbound_denied")), 129);
+        assert_eq!(status(Some("firewall_denied")), 130);
+        assert_eq!(status(Some("no_route")), 131);
+        assert_eq!(status(Some("spoofed_source")), 140);
+        assert_eq!(status(None), 128);
+    }
+}
