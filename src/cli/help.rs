@@ -40,7 +40,11 @@ pub const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     ("completions", &[("What /etc/bash_completion.d/sidestep may hold", "completions bash")]),
     (
         "demo",
-        &[("The demo", "demo"), ("On Azure's weekly file, as an object", "demo --tags ServiceTags_Public.json --json")],
+        &[
+            ("The demo", "demo"),
+            ("With a page to show to others", "demo --report demo.html"),
+            ("On Azure's weekly file, as an object", "demo --tags ServiceTags_Public.json --json"),
+        ],
     ),
     ("denials", &[("The last ten", "denials -n 10")]),
     (
