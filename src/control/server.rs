@@ -11,6 +11,7 @@
 //! | `GET /v1/nsg?of=` | the network security groups of a NIC or subnet |
 //! | `GET /v1/verify?from=&to=&direction=&protocol=&port=&local_port=&remote_port=` | [`VerifyAnswer`](super::verify::VerifyAnswer) |
 //! | `GET /v1/flows?limit=` | [`FlowsAnswer`](super::answers::FlowsAnswer) |
+//! | `GET /v1/top?watcher=&limit=&path=&by=` | [`TopAnswer`](super::top::TopAnswer) |
 //! | `GET /v1/counters` | [`Counters`](super::answers::Counters) |
 //! | `PUT /v1/document?path=&dry_run=` | [`DocumentAnswer`](super::answers::DocumentAnswer) |
 //! | `PUT /v1/catalogue?path=&dry_run=` | [`DocumentAnswer`](super::answers::DocumentAnswer) |
@@ -40,6 +41,7 @@ use tokio::sync::watch;
 use super::answers::{ErrorAnswer, ExplainQuery, VerifyQuery};
 use super::node::Node;
 use super::refusal::Refusal;
+use super::top::TopQuery;
 
 /// The largest document that is read: a thousand networks of a thousand routes fit.
 pub(crate) const LARGEST_DOCUMENT: usize = 16 << 20;
@@ -86,6 +88,7 @@ fn router(node: Arc<Node>) -> Router {
         .route("/v1/verify", get(verify))
         .route("/v1/flows", get(flows))
         .route("/v1/denials", get(denials))
+        .route("/v1/top", get(top))
         .route("/v1/counters", get(counters))
         .route("/v1/document", put(document))
         .route("/v1/catalogue", put(catalogue))
@@ -269,6 +272,11 @@ async fn denials(
 ) -> Answer<impl Serialize> {
     let Query(FlowsQuery { limit }) = query?;
     ask(node, move |node| Ok(node.denials(limit.unwrap_or(DEFAULT_FLOWS)))).await
+}
+
+async fn top(State(node): State<Arc<Node>>, query: Result<Query<TopQuery>, QueryRejection>) -> Answer<impl Serialize> {
+    let Query(query) = query?;
+    ask(node, move |node| node.top(&query)).await
 }
 
 async fn counters(State(node): State<Arc<Node>>) -> Answer<impl Serialize> {
