@@ -119,6 +119,15 @@ pub const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     ("tags show", &[("The prefixes of a tag", "tags show Storage.WestEurope --tags config/service-tags.json")]),
     ("tags stats", &[("How large is it?", "tags stats --tags config/service-tags.json")]),
     (
+        "top",
+        &[
+            ("Live, until q", "top"),
+            ("What takes the tunnel, by packets", "top --path tunnel --sort packets"),
+            ("One look for a script", "top --once --limit 5"),
+            ("The same as an object", "top --json"),
+        ],
+    ),
+    (
         "verify",
         &[(
             "Do the network security groups let it pass, and by which rule?",
