@@ -112,14 +112,82 @@ fn check_switch(switch: &serde_json::Value, round_trip: f64) {
     assert_eq!((&web["lost"], &web["echoes_lost"]), (&0.into(), &0.into()), "the switch does not concern it");
 }
 
+/// The page shows what the terminal does, and what was sampled agrees with it.
+fn check_page(page: &str, output: &Output) {
+    assert!(page.starts_with("<!DOCTYPE html>") && page.trim_end().ends_with("</html>"));
+    let data = page.split("id=\"data\">").nth(1).and_then(|rest| rest.split("</script>").next()).expect("data");
+    let data: serde_json::Value = serde_json::from_str(data).expect("JSON");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(data["report"], report, "the same numbers");
+    let (tunnel, endpoint) = (&report["forced_tunnel"], &report["service_endpoint"]);
+    for (column, unit, name) in [(tunnel, "ms, then", "ping_ms"), (endpoint, "Gb/s</span>", "tcp_gbps")] {
+        assert!(page.contains(&format!("{} {unit}", column[name])), "{name} is shown");
+    }
+
+    let number = |value: &serde_json::Value| value.as_f64().expect("number");
+    let timeline = &data["timeline"];
+    let of = |name: &str, value: &str| -> Vec<(f64, Option<f64>)> {
+        let samples = timeline[name].as_array().expect("samples").iter();
+        samples.map(|sample| (number(&sample["at_s"]), sample[value].as_f64())).collect()
+    };
+    // From the switch on a ping takes the short way, and before it none does.
+    let pings = of("pings", "round_trip_ms");
+    assert!(pings.len() > 60, "ten a second: {}", pings.len());
+    for (at, time) in &pings {
+        let Some(time) = time else { continue };
+        assert!(*at > 0.0 || *time > 20.0, "{at} s: {time} ms");
+    }
+    let after: Vec<_> = pings.iter().filter(|(at, _)| *at > 0.5).filter_map(|(_, time)| *time).collect();
+    let short = after.iter().filter(|time| **time < 20.0).count();
+    assert!(short * 10 > after.len() * 9, "{short} of {}", after.len());
+    let datagrams = of("datagrams", "round_trip_ms");
+    let lost = datagrams.iter().filter(|(_, time)| time.is_none()).count() as f64;
+    let service = &report["switch"]["service_datagrams"];
+    assert_eq!(datagrams.len() as f64, number(&service["sent"]));
+    assert_eq!(lost, number(&service["lost"]) + number(&service["echoes_lost"]));
+
+    // What the service's interface counted while iperf3 ran is what iperf3 says, or a little more.
+    let (rates, in_tunnel) = (of("service", "gbps"), of("tunnel", "gbps"));
+    let mean = |rates: &[(f64, Option<f64>)], phase: &serde_json::Value| {
+        let (from, to) = (number(&phase["from_s"]), number(&phase["to_s"]));
+        let inside = rates.iter().filter(|(at, _)| (from..=to).contains(at)).filter_map(|(_, gbps)| *gbps);
+        let (count, sum) = inside.fold((0, 0.0), |(count, sum), gbps| (count + 1, sum + gbps));
+        sum / f64::from(count)
+    };
+    let phases = timeline["phases"].as_array().expect("phases");
+    assert_eq!(phases.len(), 2);
+    for (phase, column) in phases.iter().zip([tunnel, endpoint]) {
+        let (sampled, told) = (mean(&rates, phase), number(&column["tcp_gbps"]));
+        assert!((0.5..1.5).contains(&(sampled / told)), "{sampled} Gb/s sampled, {told} Gb/s told");
+    }
+    assert!(mean(&in_tunnel, &phases[0]) > 10.0 * mean(&in_tunnel, &phases[1]), "the tunnel is left");
+}
+
+#[test]
+fn a_page_that_cannot_be_written_is_said_before_anything_is_built() {
+    if !privileged() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("folder");
+    let page = folder.path().join("none/demo.html");
+    let output = sidestep(&["demo", "--report"]).arg(&page).output().expect("run");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains(&format!("{}: No such file or directory", page.display())), "{said}");
+    assert!(!said.contains("building the lab"), "{said}");
+}
+
 #[test]
 fn the_demo_shows_both_paths() {
     let _alone = alone();
     if !privileged() {
         return;
     }
-    let output = sidestep(&["demo", "--json"]).output().expect("run");
+    let folder = tempfile::tempdir().expect("folder");
+    let page = folder.path().join("demo.html");
+    let output = sidestep(&["demo", "--json", "--report"]).arg(&page).output().expect("run");
     check_report(&output, Some("20.60.1.10"));
+    check_page(&fs::read_to_string(&page).expect("page"), &output);
     let said = String::from_utf8_lossy(&output.stderr);
     let steps = [
         "building the lab",

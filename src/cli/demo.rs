@@ -25,6 +25,11 @@ pub struct DemoArgs {
     #[arg(long, value_name = "MODE")]
     pub io: Option<Io>,
 
+    /// Write a page about the run to this file, to be shown to others: one HTML file that needs nothing else, with both
+    /// paths, throughput and latency over time, and the moment of the switch.
+    #[arg(long, value_name = "FILE.html")]
+    pub report: Option<PathBuf>,
+
     /// Answer in JSON.
     #[arg(long)]
     pub json: bool,
@@ -43,7 +48,7 @@ pub struct GuardArgs {
 /// # Errors
 /// [`DemoError`]; what was measured is shown before an error about it.
 pub fn run(args: &DemoArgs, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
-    let options = Options { tags: args.tags.clone(), io: args.io.map(Into::into) };
+    let options = Options { tags: args.tags.clone(), io: args.io.map(Into::into), report: args.report.clone() };
     match demo::run(&options, &mut io::stderr()) {
         Ok(report) => {
             show(&report, args.json, out)?;

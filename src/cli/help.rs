@@ -40,7 +40,11 @@ pub const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     ("completions", &[("What /etc/bash_completion.d/sidestep may hold", "completions bash")]),
     (
         "demo",
-        &[("The demo", "demo"), ("On Azure's weekly file, as an object", "demo --tags ServiceTags_Public.json --json")],
+        &[
+            ("The demo", "demo"),
+            ("With a page to show to others", "demo --report demo.html"),
+            ("On Azure's weekly file, as an object", "demo --tags ServiceTags_Public.json --json"),
+        ],
     ),
     ("denials", &[("The last ten", "denials -n 10")]),
     (
@@ -122,6 +126,15 @@ pub const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     ("tags lookup", &[("Whose address is it?", "tags lookup 20.60.1.10 --tags config/service-tags.json")]),
     ("tags show", &[("The prefixes of a tag", "tags show Storage.WestEurope --tags config/service-tags.json")]),
     ("tags stats", &[("How large is it?", "tags stats --tags config/service-tags.json")]),
+    (
+        "top",
+        &[
+            ("Live, until q", "top"),
+            ("What takes the tunnel, by packets", "top --path tunnel --sort packets"),
+            ("One look for a script", "top --once --limit 5"),
+            ("The same as an object", "top --json"),
+        ],
+    ),
     (
         "verify",
         &[(

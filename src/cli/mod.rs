@@ -25,6 +25,7 @@ pub mod routes;
 pub mod run;
 pub mod status;
 pub mod tags;
+pub mod top;
 pub mod verify;
 
 use std::fmt::Write as _;
@@ -95,6 +96,8 @@ pub enum Command {
     LabServe(lab::ServeArgs),
     /// Look into the catalogue of service tags.
     Tags(tags::TagsArgs),
+    /// Show live which flows are the fastest, and which path each takes.
+    Top(top::TopArgs),
     /// Verify whether network security groups let a packet pass, and by which rule.
     Verify(verify::VerifyArgs),
 }
@@ -133,6 +136,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::LabGuard(args) => demo::run_guard(args)?,
         Command::LabServe(args) => lab::run_serve(args, &mut out)?,
         Command::Tags(args) => tags::run(args, &mut out)?,
+        Command::Top(args) => top::run(args, &mut out)?,
         Command::Verify(args) => verify::run(args, &mut out)?,
     };
     out.flush()?;

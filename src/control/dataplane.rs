@@ -9,6 +9,7 @@ use super::ports::Attachment;
 use super::refusal::Refusal;
 use crate::path::denial::Denial;
 use crate::path::forwarder::FlowSummary;
+use crate::path::look::{Look, Wanted};
 use crate::path::record::Records;
 use crate::path::redecide::Foreseen;
 use crate::port::Port;
@@ -28,6 +29,9 @@ pub trait Dataplane: Send + Sync {
 
     /// What would become of the flows under a snapshot; none where that was not found out in time.
     fn foresee(&self, snapshot: Arc<Snapshot>, timeout: Duration) -> Option<Foreseen>;
+
+    /// Looks at the flows of every worker once more, each with what it remembered, none at first.
+    fn look(&self, looks: Vec<Look>, wanted: Wanted) -> Vec<Look>;
 
     /// What the last change did to the flows, complete once [`Dataplane::wait_for_generation`] has seen it done; none
     /// where a worker does not answer.
@@ -94,6 +98,10 @@ impl Dataplane for worker::Handle {
 
     fn foresee(&self, snapshot: Arc<Snapshot>, timeout: Duration) -> Option<Foreseen> {
         worker::Handle::foresee(self, snapshot, timeout)
+    }
+
+    fn look(&self, looks: Vec<Look>, wanted: Wanted) -> Vec<Look> {
+        worker::Handle::look(self, looks, wanted)
     }
 
     fn last_change(&self) -> Option<Foreseen> {

@@ -27,6 +27,7 @@ pub mod run;
 mod server;
 pub mod socket;
 pub mod state;
+pub mod top;
 pub mod verify;
 mod watch;
 

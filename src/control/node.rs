@@ -27,6 +27,7 @@ use super::ports::{Attachment, attachments, kind_name};
 use super::privileges;
 use super::refusal::Refusal;
 use super::state::{self, ByHand, InForce, StateError};
+use super::top::{self, TopAnswer, TopQuery, Watchers};
 use super::verify::{self, VerifyAnswer};
 use super::watch::Stamp;
 use crate::model::network::{IoMode, Network};
@@ -132,6 +133,8 @@ pub struct Node {
     flow_log: FlowLog,
     /// What the workers left, once they have ended.
     stopped: Mutex<Option<Stopped>>,
+    /// What each who looks again and again saw last.
+    watchers: Watchers,
     /// What outlives the process.
     state: Mutex<Option<StateStatus>>,
     started: Instant,
@@ -244,6 +247,7 @@ impl Loaded {
             denials: Mutex::default(),
             flow_log: FlowLog::default(),
             stopped: Mutex::default(),
+            watchers: Watchers::default(),
             state: Mutex::default(),
             started: Instant::now(),
             started_at: since,
@@ -460,6 +464,19 @@ impl Node {
         let flows = self.dataplane.flows(limit);
         let flows = flows.iter().map(|flow| difference::flow_answer(flow, &current.snapshot)).collect();
         FlowsAnswer { total: self.dataplane.counters().flows, flows }
+    }
+
+    /// The fastest flows, and what each kind of path, each port and each reason to drop counts.
+    ///
+    /// # Errors
+    /// [`Refusal::Malformed`] where the question says so.
+    pub fn top(&self, query: &TopQuery) -> Result<TopAnswer, Refusal> {
+        let wanted = query.wanted()?;
+        let looks = self.dataplane.look(self.watchers.take(&query.watcher), wanted);
+        let (found, looks) = top::found(looks, wanted);
+        self.watchers.keep(&query.watcher, looks);
+        let (current, workers, ports) = self.in_force();
+        Ok(top::answer(&found, &current.snapshot, &current.attachments, &workers, &ports, self.started.elapsed()))
     }
 
     /// Sums over all workers, with the ports' names.

@@ -13,6 +13,7 @@
 //! | `GET /v1/flows?limit=` | [`FlowsAnswer`](super::answers::FlowsAnswer) |
 //! | `GET /v1/flow-log?limit=` | [`FlowLogAnswer`](super::flow_log::FlowLogAnswer) |
 //! | `GET /v1/flow-log?follow=true` | a [`FlowLogLine`](super::flow_log::FlowLogLine) for each record from now on |
+//! | `GET /v1/top?watcher=&limit=&path=&by=` | [`TopAnswer`](super::top::TopAnswer) |
 //! | `GET /v1/counters` | [`Counters`](super::answers::Counters) |
 //! | `PUT /v1/document?path=&dry_run=` | [`DocumentAnswer`](super::answers::DocumentAnswer) |
 //! | `PUT /v1/catalogue?path=&dry_run=` | [`DocumentAnswer`](super::answers::DocumentAnswer) |
@@ -43,6 +44,7 @@ use tokio::sync::watch;
 use super::answers::{ErrorAnswer, ExplainQuery, VerifyQuery};
 use super::node::Node;
 use super::refusal::Refusal;
+use super::top::TopQuery;
 
 /// The largest document that is read: a thousand networks of a thousand routes fit.
 pub(crate) const LARGEST_DOCUMENT: usize = 16 << 20;
@@ -90,6 +92,7 @@ fn router(node: Arc<Node>) -> Router {
         .route("/v1/flows", get(flows))
         .route("/v1/denials", get(denials))
         .route("/v1/flow-log", get(flow_log))
+        .route("/v1/top", get(top))
         .route("/v1/counters", get(counters))
         .route("/v1/document", put(document))
         .route("/v1/catalogue", put(catalogue))
@@ -292,6 +295,11 @@ async fn flow_log(
         return Ok(Response::new(Body::new(lines)));
     }
     Ok(ask(node, move |node| Ok(node.flow_log(limit.unwrap_or(DEFAULT_FLOWS)))).await?.into_response())
+}
+
+async fn top(State(node): State<Arc<Node>>, query: Result<Query<TopQuery>, QueryRejection>) -> Answer<impl Serialize> {
+    let Query(query) = query?;
+    ask(node, move |node| node.top(&query)).await
 }
 
 async fn counters(State(node): State<Arc<Node>>) -> Answer<impl Serialize> {

@@ -12,7 +12,7 @@ mod build;
 mod certificate;
 mod command;
 pub mod demo;
-mod interrupt;
+pub(crate) mod interrupt;
 mod layout;
 pub mod null;
 mod process;

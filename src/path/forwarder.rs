@@ -10,6 +10,7 @@ use super::egress::{Egress, SendFailure};
 use super::flow::{Family, FlowState};
 use super::fragments::Fragments;
 use super::inspect;
+use super::look::Look;
 use super::record::{About, Ending, Event, Record, Records};
 use super::redecide::{self, Foreseen, Sides};
 use super::subject::Subject;
@@ -315,6 +316,11 @@ impl Forwarder {
         }
     }
 
+    /// Looks at `budget` more flows of each family for a look that has begun; false when all is done.
+    pub fn look(&self, look: &mut Look, now: u64, budget: usize) -> bool {
+        look.step(&self.tables.v4, &self.tables.v6, now, budget)
+    }
+
     /// How many flows there are.
     pub fn flow_count(&self) -> usize {
         self.tables.v4.len() + self.tables.v6.len()
@@ -330,7 +336,7 @@ pub struct FlowSummary {
     pub state: FlowState,
 }
 
-fn summary<A: Family>(forward: &FlowKey<A>, reverse: &FlowKey<A>, state: &FlowState) -> FlowSummary {
+pub(super) fn summary<A: Family>(forward: &FlowKey<A>, reverse: &FlowKey<A>, state: &FlowState) -> FlowSummary {
     FlowSummary { sides: redecide::sides(forward, reverse), state: *state }
 }
 

@@ -20,6 +20,7 @@ use crate::path::Forwarder;
 use crate::path::counters::Counters;
 use crate::path::denial::Denial;
 use crate::path::forwarder::FlowSummary;
+use crate::path::look::{Look, Wanted};
 use crate::path::record::{Record, Records};
 use crate::path::redecide::Foreseen;
 use crate::path::save::SavedFlow;
@@ -148,6 +149,7 @@ impl Handle {
                 turns: Turns::default(),
                 waiting: Waiting::new(poll),
                 foreseeing: Vec::new(),
+                looking: Vec::new(),
             };
             for (id, port) in shares.next().into_iter().flatten() {
                 worker.ports.add(id, port);
@@ -216,6 +218,24 @@ impl Handle {
     /// where a worker does not answer in time.
     pub fn foresee(&self, snapshot: Arc<Snapshot>, timeout: Duration) -> Option<Foreseen> {
         self.sum(self.ask_for(timeout, |reply| Command::Foresee(snapshot.clone(), reply)))
+    }
+
+    /// Looks at the flows of every worker once more, each with what it remembered, none at first; packets go on
+    /// meanwhile. Of a worker that does not answer in time everything is forgotten.
+    pub fn look(&self, looks: Vec<Look>, wanted: Wanted) -> Vec<Look> {
+        let mut looks = looks.into_iter();
+        let deadline = Instant::now() + PATIENCE;
+        let ask = |worker: &Side| -> Option<Receiver<Box<Look>>> {
+            let (reply, answer) = bounded(1);
+            let mut look = Box::new(looks.next().unwrap_or_default());
+            look.begin(wanted);
+            worker.commands.send(Command::Look(look, reply)).ok()?;
+            worker.waker.wake();
+            Some(answer)
+        };
+        let answers: Vec<_> = self.workers.iter().map(ask).collect();
+        let answer = |answer: Option<Receiver<Box<Look>>>| answer?.recv_deadline(deadline).ok();
+        answers.into_iter().map(|asked| answer(asked).map_or_else(Look::default, |look| *look)).collect()
     }
 
     /// What the last change did to the flows of all workers, complete once [`Handle::wait_for_generation`] has seen it

@@ -14,6 +14,7 @@ use super::ports::Ports;
 use super::shared::{Adopted, Command, Waker};
 use super::turns::{BATCH, Taken, Turns};
 use crate::packet::frame::Frame;
+use crate::path::look;
 use crate::path::redecide::Foreseen;
 use crate::path::{Forwarder, Verdict};
 use crate::snapshot::{PortId, Publisher, Snapshot};
@@ -48,6 +49,8 @@ pub(super) struct Worker {
     pub(super) waiting: Waiting,
     /// Changes that the control side asks about.
     pub(super) foreseeing: Vec<Foreseeing>,
+    /// Looks at the flows that the control side asks for.
+    pub(super) looking: Vec<(Box<look::Look>, Sender<Box<look::Look>>)>,
 }
 
 /// What a change would do to the flows, while it is being found out.
@@ -125,6 +128,7 @@ impl Worker {
                 self.adopted.set(self.forwarder.generation());
             }
             self.foresee();
+            self.look_at_flows();
             self.ports.polled(&mut scratch.polled);
             let alone = scratch.ready.len() + scratch.polled.len() == 1;
             for index in 0..scratch.ready.len() {
@@ -167,6 +171,17 @@ impl Worker {
         }
     }
 
+    /// Looks at some more flows.
+    fn look_at_flows(&mut self) {
+        let now = self.milliseconds();
+        let Some((look, _)) = self.looking.last_mut() else { return };
+        if !self.forwarder.look(look, now, FLOWS_AT_A_TIME)
+            && let Some((look, reply)) = self.looking.pop()
+        {
+            let _ = reply.try_send(look);
+        }
+    }
+
     fn milliseconds(&self) -> u64 {
         self.clock.milliseconds(self.ports.now)
     }
@@ -175,7 +190,7 @@ impl Worker {
     fn wait(&mut self, scratch: &mut Scratch) -> bool {
         let since = Instant::now();
         let mut sleep = LONGEST_SLEEP;
-        if self.sweeping || !self.foreseeing.is_empty() || !scratch.polled.is_empty() {
+        if self.sweeping || !self.foreseeing.is_empty() || !self.looking.is_empty() || !scratch.polled.is_empty() {
             sleep = Duration::ZERO;
         } else {
             if let Some(deadline) = self.ports.deadline() {
@@ -275,6 +290,7 @@ impl Worker {
                         reply,
                     });
                 }
+                Command::Look(look, reply) => self.looking.push((look, reply)),
                 Command::LastChange(reply) => {
                     let _ = reply.try_send(self.forwarder.last_change().clone());
                 }

@@ -9,6 +9,7 @@ use crossbeam::channel::Sender;
 
 use super::ports::PortReport;
 use crate::path::forwarder::FlowSummary;
+use crate::path::look::Look;
 use crate::path::record::Records;
 use crate::path::redecide::Foreseen;
 use crate::port::Port;
@@ -24,6 +25,8 @@ pub(super) enum Command {
     Flows(usize, Sender<Vec<FlowSummary>>),
     /// Tell what would become of the flows under a snapshot.
     Foresee(Arc<Snapshot>, Sender<Foreseen>),
+    /// Look at the flows once more.
+    Look(Box<Look>, Sender<Box<Look>>),
     /// Tell what the last change did to the flows.
     LastChange(Sender<Foreseen>),
     /// Tell what the ports count.

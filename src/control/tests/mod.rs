@@ -28,6 +28,7 @@ use super::refusal::Refusal;
 use crate::path::denial::Denial;
 use crate::path::flow::{FlowState, Phase};
 use crate::path::forwarder::FlowSummary;
+use crate::path::look::{Look, Wanted};
 use crate::path::policy::Named;
 use crate::path::record::Records;
 use crate::path::redecide::{Fate, Foreseen, Sides, fate};
@@ -218,6 +219,11 @@ impl Dataplane for FakeWorkers {
             }
         }
         Some(foreseen)
+    }
+
+    fn look(&self, looks: Vec<Look>, _: Wanted) -> Vec<Look> {
+        // It has no tables to look at.
+        looks
     }
 
     fn last_change(&self) -> Option<Foreseen> {

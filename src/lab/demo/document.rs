@@ -9,7 +9,7 @@ use toml::{Table, Value};
 
 use super::DemoError;
 use crate::model;
-use crate::model::network::{Network, Service};
+use crate::model::network::{Device, Interface, Link, Network, Service};
 use crate::model::services::endpoint_service;
 use crate::tags::{Catalogue, Tag};
 
@@ -42,8 +42,9 @@ pub(super) struct Subject {
     pub(super) vm_netns: String,
     /// The NIC's IPv4 address.
     pub(super) private_address: IpAddr,
-    /// The endpoint's service, and the namespace, address and name of the resource.
+    /// The endpoint's service, and the resource with its namespace, address and host name.
     pub(super) service: String,
+    pub(super) resource: &'static str,
     pub(super) service_netns: String,
     pub(super) service_address: IpAddr,
     pub(super) service_host: String,
@@ -53,6 +54,11 @@ pub(super) struct Subject {
     pub(super) web_host: String,
     /// The public address of the on-premises site.
     pub(super) public_address: IpAddr,
+    /// Namespace and name of the interfaces at which the service and the on-premises site receive.
+    pub(super) service_interface: (String, String),
+    pub(super) tunnel_interface: (String, String),
+    /// What the tunnel is like.
+    pub(super) tunnel: Option<Link>,
 }
 
 impl Subject {
@@ -80,12 +86,20 @@ impl Subject {
         let public = hosts.clone().find_map(|host| v4(&host.masquerade));
         let service_host = service.host_names().next().cloned().ok_or_else(|| missing("name of its service"))?;
         let netns = |device: &Option<model::network::Device>| device.as_ref().and_then(|device| device.netns.clone());
+        let gateway = network.gateway.as_ref().and_then(|gateway| gateway.device.as_ref());
+        let interface = |device: Option<&Device>| match device {
+            Some(Device { interface: Interface::Tun { name, .. }, netns: Some(netns), .. }) => {
+                Some((netns.clone(), name.clone()))
+            }
+            _ => None,
+        };
         Ok(Self {
             nic: NIC,
             subnet: SUBNET,
             vm_netns: netns(&nic.device).ok_or_else(|| missing("namespace of its VM"))?,
             private_address: v4(&nic.private_addresses).ok_or_else(|| missing("private address"))?,
             service: service.service.clone(),
+            resource: SERVICE,
             service_netns: netns(&service.device).ok_or_else(|| missing("namespace of its service"))?,
             service_address: v4(&service.addresses).ok_or_else(|| missing("service address"))?,
             service_host,
@@ -93,6 +107,9 @@ impl Subject {
             web_address,
             web_host,
             public_address: public.ok_or_else(|| missing("on-premises site"))?,
+            service_interface: interface(service.device.as_ref()).ok_or_else(|| missing("interface of its service"))?,
+            tunnel_interface: interface(gateway).ok_or_else(|| missing("interface of its gateway"))?,
+            tunnel: gateway.and_then(|device| device.link),
             document,
             network,
         })

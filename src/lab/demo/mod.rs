@@ -5,7 +5,9 @@ mod connection;
 mod document;
 mod guard;
 mod outcome;
+mod page;
 mod probe;
+mod record;
 mod report;
 mod stream;
 mod switch;
@@ -24,6 +26,8 @@ use self::document::Subject;
 use self::guard::Guard;
 pub use self::guard::guard;
 pub use self::outcome::{Datagrams, Reconnection, Switch, Unreset};
+use self::page::{Page, PageFile, Setting};
+use self::record::{PhaseKind, Recorder, Timeline};
 use self::report::{Expected, rounded};
 pub use self::report::{Measurement, Report};
 use super::LabError;
@@ -59,6 +63,8 @@ pub struct Options {
     pub tags: Option<PathBuf>,
     /// How TUN devices are opened, if not as the document says.
     pub io: Option<IoMode>,
+    /// Where a page about the run goes, to be shown to others.
+    pub report: Option<PathBuf>,
 }
 
 /// Why the demo came to no good end.
@@ -134,6 +140,8 @@ impl DemoError {
 pub fn run(options: &Options, progress: &mut dyn Write) -> Result<Report, DemoError> {
     let mut progress = Progress { out: progress, begin: Instant::now() };
     interrupt::listen().map_err(|source| DemoError::File { path: PathBuf::from("signal handlers"), source })?;
+    // What cannot be written is said before anything is built.
+    let file = options.report.as_deref().map(PageFile::open).transpose()?;
     let catalogue = options.tags.as_deref().map(Catalogue::load).transpose()?;
     let subject = Subject::new(catalogue.as_ref())?;
     let layout = prepare(&subject.network)?;
@@ -150,14 +158,24 @@ pub fn run(options: &Options, progress: &mut dyn Write) -> Result<Report, DemoEr
     stage.start_forwarder(&document, options)?;
     stage.start_iperf3(&subject)?;
 
-    let result = measure_both(&stage, &subject, &mut progress);
+    let setting = file.is_some().then(|| Setting::of(options, &subject));
+    let result = measure_both(&mut stage, &subject, file.is_some(), &mut progress);
     let result = stage.explain(result);
     progress.say("removing the lab");
     stage.end()?;
-    let report = result?;
+    let (report, timeline) = result?;
     let expected =
         Expected { private: subject.private_address, public: subject.public_address, service: subject.service_address };
-    let failures = report.failures(&expected);
+    let mut failures = report.failures(&expected);
+    if let (Some(file), Some(setting), Some(timeline)) = (file, setting, timeline) {
+        let path = file.path().display().to_string();
+        let page = Page { report: &report, timeline: &timeline, setting: &setting, failures: &failures };
+        match file.write(&page.html()) {
+            Ok(()) => progress.say(&format!("the page about this run is {path}")),
+            // What was measured is shown all the same.
+            Err(error) => failures.push(format!("the page cannot be written: {error}")),
+        }
+    }
     if failures.is_empty() { Ok(report) } else { Err(DemoError::Failed { report: Box::new(report), failures }) }
 }
 
@@ -174,18 +192,25 @@ impl Progress<'_> {
     }
 }
 
-fn measure_both(stage: &Stage, subject: &Subject, progress: &mut Progress<'_>) -> Result<Report, DemoError> {
-    let forced_tunnel = measure(stage, subject, "forced tunnel", progress)?;
-
-    let switch = switch::measure(stage, subject, progress)?;
-    let service_endpoint = measure(stage, subject, "service endpoint", progress)?;
-    Ok(Report { forced_tunnel, service_endpoint, switch })
+fn measure_both(
+    stage: &mut Stage,
+    subject: &Subject,
+    recorded: bool,
+    progress: &mut Progress<'_>,
+) -> Result<(Report, Option<Timeline>), DemoError> {
+    let mut recorder = if recorded { Some(Recorder::start(stage, subject)?) } else { None };
+    let forced_tunnel = measure(stage, subject, "forced tunnel", &mut recorder, progress)?;
+    let (switch, moment) = switch::measure(stage, subject, progress)?;
+    let service_endpoint = measure(stage, subject, "service endpoint", &mut recorder, progress)?;
+    let timeline = recorder.map(|recorder| recorder.finish(&moment));
+    Ok((Report { forced_tunnel, service_endpoint, switch }, timeline))
 }
 
 fn measure(
     stage: &Stage,
     subject: &Subject,
     path: &str,
+    recorder: &mut Option<Recorder>,
     progress: &mut Progress<'_>,
 ) -> Result<Measurement, DemoError> {
     let (vm, to) = (subject.vm_netns.as_str(), subject.service_address);
@@ -195,7 +220,11 @@ fn measure(
     let way = probe::path(vm, to)?;
     let ping_ms = rounded(probe::ping(vm, to)?, 2);
     step(&format!("TCP throughput, {TCP_SECONDS} s"));
+    let begin = Instant::now();
     let tcp_gbps = rounded(probe::throughput(vm, to, TCP_SECONDS)?, 3);
+    if let Some(recorder) = recorder {
+        recorder.phase(PhaseKind::Throughput, begin);
+    }
     step("HTTP to the service and to an ordinary web site");
     let (http_status, seen) = probe::http(vm, &subject.service_host)?;
     let (_, web_seen) = probe::http(vm, &subject.web_host)?;

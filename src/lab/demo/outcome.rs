@@ -161,7 +161,7 @@ impl Switch {
 }
 
 /// A time as people read it: milliseconds below a second, seconds above.
-fn time(milliseconds: f64) -> String {
+pub(super) fn time(milliseconds: f64) -> String {
     if milliseconds < 1e3 { format!("{milliseconds} ms") } else { format!("{:.2} s", milliseconds / 1e3) }
 }
 

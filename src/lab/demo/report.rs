@@ -122,7 +122,7 @@ pub(super) fn plain(table: &Table) -> String {
     table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }
 
-fn shown(address: Option<IpAddr>) -> String {
+pub(super) fn shown(address: Option<IpAddr>) -> String {
     address.map_or_else(|| "-".to_owned(), |address| address.to_string())
 }
 
@@ -133,11 +133,12 @@ pub(super) fn rounded(value: f64, digits: i32) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::lab::demo::outcome::tests::switch;
 
-    fn report() -> Report {
+    /// What a good run looks like.
+    pub(in crate::lab::demo) fn report() -> Report {
         let address = |text: &str| Some(text.parse().expect("address"));
         let path = |hops: &[&str]| hops.iter().map(|hop| (*hop).to_owned()).collect();
         Report {

@@ -4,8 +4,8 @@
 use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -44,6 +44,21 @@ pub(super) struct Tally {
     pub(super) rate: f64,
 }
 
+/// One datagram of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Echo {
+    /// When it was sent, since the stream began.
+    pub(super) sent: Duration,
+    /// How long it took there and back, none if it did not come back.
+    pub(super) round_trip: Option<Duration>,
+}
+
+/// What a datagram carries: its number, and when it was sent, in nanoseconds since the stream began.
+const LENGTH: usize = 12;
+
+/// Numbers that came back, when they were sent and how long they took.
+type Journal = Mutex<Vec<(u32, Duration, Duration)>>;
+
 /// A stream that runs until it is finished or dropped.
 #[derive(Debug)]
 pub(super) struct Stream {
@@ -52,6 +67,7 @@ pub(super) struct Stream {
     sent: Arc<AtomicU64>,
     arrived: Arc<AtomicU64>,
     returned: Arc<AtomicU64>,
+    journal: Arc<Journal>,
     enough: Arc<AtomicBool>,
     stop: Arc<AtomicBool>,
     sender: Option<JoinHandle<()>>,
@@ -79,6 +95,7 @@ impl Stream {
             sent: Arc::default(),
             arrived: Arc::default(),
             returned: Arc::default(),
+            journal: Arc::default(),
             enough: Arc::default(),
             stop: Arc::default(),
             sender: None,
@@ -91,14 +108,15 @@ impl Stream {
     fn run(&mut self, server: UdpSocket, client: UdpSocket) -> io::Result<()> {
         client.connect(self.to)?;
         let receiver = client.try_clone()?;
-        for (socket, count, is_server) in [(server, &self.arrived, true), (receiver, &self.returned, false)] {
-            let (count, stop) = (Arc::clone(count), Arc::clone(&self.stop));
-            let thread = thread::Builder::new().name(format!("datagrams of {}", self.to));
-            self.receivers.push(thread.spawn(move || receive(&socket, is_server, &count, &stop))?);
-        }
-        let (sent, enough) = (Arc::clone(&self.sent), Arc::clone(&self.enough));
         self.begin = Instant::now();
         let begin = self.begin;
+        let journal = Some((begin, Arc::clone(&self.journal)));
+        for (socket, count, journal) in [(server, &self.arrived, None), (receiver, &self.returned, journal)] {
+            let (count, stop) = (Arc::clone(count), Arc::clone(&self.stop));
+            let thread = thread::Builder::new().name(format!("datagrams of {}", self.to));
+            self.receivers.push(thread.spawn(move || receive(&socket, journal.as_ref(), &count, &stop))?);
+        }
+        let (sent, enough) = (Arc::clone(&self.sent), Arc::clone(&self.enough));
         let thread = thread::Builder::new().name(format!("stream to {}", self.to));
         self.sender = Some(thread.spawn(move || send(&client, begin, &sent, &enough))?);
         Ok(())
@@ -126,8 +144,14 @@ impl Stream {
         }
     }
 
-    /// Sends nothing more, waits for what is on its way, and counts.
-    pub(super) fn finish(mut self) -> Tally {
+    /// When it began.
+    pub(super) fn begin(&self) -> Instant {
+        self.begin
+    }
+
+    /// Sends nothing more, waits for what is on its way, and counts; and what became of every datagram, in the order in
+    /// which they were due.
+    pub(super) fn finish(mut self) -> (Tally, Vec<Echo>) {
         self.end_sending();
         let seconds = self.begin.elapsed().as_secs_f64();
         let sent = self.sent.load(Ordering::Relaxed);
@@ -141,7 +165,8 @@ impl Stream {
             }
         }
         let (arrived, returned) = count();
-        Tally { sent, arrived, returned, rate: sent as f64 / seconds }
+        let journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        (Tally { sent, arrived, returned, rate: sent as f64 / seconds }, echoes(sent, &journal))
     }
 
     fn end_sending(&mut self) {
@@ -163,6 +188,18 @@ impl Drop for Stream {
     }
 }
 
+/// What became of so many datagrams: one that did not come back was sent when it was due.
+fn echoes(sent: u64, journal: &[(u32, Duration, Duration)]) -> Vec<Echo> {
+    let due = |number| Echo { sent: Duration::from_secs(1) * number / RATE, round_trip: None };
+    let mut echoes: Vec<_> = (0..u32::try_from(sent).unwrap_or(u32::MAX)).map(due).collect();
+    for &(number, sent, round_trip) in journal {
+        if let Some(echo) = echoes.get_mut(number as usize) {
+            *echo = Echo { sent, round_trip: Some(round_trip) };
+        }
+    }
+    echoes
+}
+
 fn socket(local: SocketAddr) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind(local)?;
     socket.set_read_timeout(Some(LOOK))?;
@@ -177,25 +214,44 @@ fn send(socket: &UdpSocket, begin: Instant, sent: &AtomicU64, enough: &AtomicBoo
         let due = begin + Duration::from_secs(1) * number / RATE;
         thread::sleep(due.saturating_duration_since(Instant::now()));
         // One that the kernel refuses was offered and does not arrive: it counts as lost.
-        let _ = socket.send(&number.to_be_bytes());
+        let _ = socket.send(&datagram(number, begin.elapsed()));
         number += 1;
         sent.store(number.into(), Ordering::Relaxed);
     }
 }
 
-/// Counts the different numbers that arrive; a server sends them back.
-fn receive(socket: &UdpSocket, is_server: bool, count: &AtomicU64, stop: &AtomicBool) {
+fn datagram(number: u32, sent: Duration) -> [u8; LENGTH] {
+    let mut bytes = [0; LENGTH];
+    bytes[..4].copy_from_slice(&number.to_be_bytes());
+    // Enough for centuries.
+    bytes[4..].copy_from_slice(&u64::try_from(sent.as_nanos()).unwrap_or(u64::MAX).to_be_bytes());
+    bytes
+}
+
+fn read_datagram(bytes: [u8; LENGTH]) -> (u32, Duration) {
+    let [a, b, c, d, sent @ ..] = bytes;
+    (u32::from_be_bytes([a, b, c, d]), Duration::from_nanos(u64::from_be_bytes(sent)))
+}
+
+/// Counts the different numbers that arrive: a client notes how long they took, a server, which has no journal, sends
+/// them back.
+fn receive(socket: &UdpSocket, journal: Option<&(Instant, Arc<Journal>)>, count: &AtomicU64, stop: &AtomicBool) {
     let mut seen = HashSet::new();
     while !stop.load(Ordering::Relaxed) {
-        let mut number = [0; 4];
+        let mut bytes = [0; LENGTH];
         // Nothing came for a while, or a datagram of the client's could not be delivered, which is counted as a loss.
-        let Ok((length, from)) = socket.recv_from(&mut number) else { continue };
-        if length == number.len() && seen.insert(number) {
+        let Ok((length, from)) = socket.recv_from(&mut bytes) else { continue };
+        let (number, sent) = read_datagram(bytes);
+        if length == bytes.len() && seen.insert(number) {
             count.store(seen.len() as u64, Ordering::Relaxed);
+            if let Some((begin, journal)) = journal {
+                let took = begin.elapsed().saturating_sub(sent);
+                journal.lock().unwrap_or_else(PoisonError::into_inner).push((number, sent, took));
+            }
         }
-        if is_server {
+        if journal.is_none() {
             // An echo that cannot be sent does not come back, and is counted as that.
-            let _ = socket.send_to(&number[..length], from);
+            let _ = socket.send_to(&bytes[..length], from);
         }
     }
 }
@@ -204,27 +260,30 @@ fn receive(socket: &UdpSocket, is_server: bool, count: &AtomicU64, stop: &Atomic
 mod tests {
     use super::*;
 
-    fn receiver(is_server: bool) -> (SocketAddr, Arc<AtomicU64>, Arc<AtomicBool>, JoinHandle<()>) {
+    fn receiver(
+        journal: Option<(Instant, Arc<Journal>)>,
+    ) -> (SocketAddr, Arc<AtomicU64>, Arc<AtomicBool>, JoinHandle<()>) {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("bind");
         socket.set_read_timeout(Some(LOOK)).expect("timeout");
         let (address, count, stop) = (socket.local_addr().expect("address"), Arc::default(), Arc::default());
         let (count_too, stop_too) = (Arc::clone(&count), Arc::clone(&stop));
-        (address, count, stop, thread::spawn(move || receive(&socket, is_server, &count_too, &stop_too)))
+        (address, count, stop, thread::spawn(move || receive(&socket, journal.as_ref(), &count_too, &stop_too)))
     }
 
     #[test]
     fn every_number_counts_once_and_the_server_echoes() {
-        let (address, count, stop, thread) = receiver(true);
+        let (address, count, stop, thread) = receiver(None);
         let client = UdpSocket::bind("127.0.0.1:0").expect("bind");
         client.set_read_timeout(Some(Duration::from_secs(10))).expect("timeout");
         for number in [0_u32, 1, 1, 5] {
-            client.send_to(&number.to_be_bytes(), address).expect("send");
-            let mut echo = [0; 8];
-            assert_eq!(client.recv(&mut echo).expect("echo"), 4);
-            assert_eq!(echo[..4], number.to_be_bytes());
+            let sent = datagram(number, Duration::from_micros(7));
+            client.send_to(&sent, address).expect("send");
+            let mut echo = [0; 16];
+            assert_eq!(client.recv(&mut echo).expect("echo"), LENGTH);
+            assert_eq!(echo[..LENGTH], sent);
         }
         client.send_to(b"no", address).expect("send");
-        client.recv(&mut [0; 8]).expect("echo");
+        client.recv(&mut [0; 16]).expect("echo");
         stop.store(true, Ordering::Relaxed);
         thread.join().expect("ends");
         assert_eq!(count.load(Ordering::Relaxed), 3, "0, 1 and 5");
@@ -240,12 +299,35 @@ mod tests {
         let (sent_too, enough_too) = (Arc::clone(&sent), Arc::clone(&enough));
         let sender = thread::spawn(move || send(&client, Instant::now(), &sent_too, &enough_too));
         for expected in 0_u32..20 {
-            let mut number = [0; 4];
-            server.recv(&mut number).expect("datagram");
-            assert_eq!(u32::from_be_bytes(number), expected);
+            let mut bytes = [0; LENGTH];
+            server.recv(&mut bytes).expect("datagram");
+            assert_eq!(read_datagram(bytes).0, expected);
         }
         enough.store(true, Ordering::Relaxed);
         sender.join().expect("ends");
         assert!(sent.load(Ordering::Relaxed) >= 20);
+    }
+
+    #[test]
+    fn a_client_notes_how_long_each_echo_took() {
+        let journal = Arc::new(Journal::default());
+        let begin = Instant::now();
+        let (address, count, stop, thread) = receiver(Some((begin, Arc::clone(&journal))));
+        let server = UdpSocket::bind("127.0.0.1:0").expect("bind");
+        for number in [2_u32, 0, 2] {
+            server.send_to(&datagram(number, Duration::from_nanos(u64::from(number))), address).expect("send");
+        }
+        let until = Instant::now() + Duration::from_secs(10);
+        while count.load(Ordering::Relaxed) < 2 {
+            assert!(Instant::now() < until, "two numbers");
+            thread::sleep(Duration::from_millis(1));
+        }
+        stop.store(true, Ordering::Relaxed);
+        thread.join().expect("ends");
+        let echoes = echoes(3, &journal.lock().expect("journal"));
+        assert_eq!(echoes.len(), 3);
+        assert!(echoes[0].round_trip.is_some_and(|time| time <= begin.elapsed()));
+        assert_eq!(echoes[1], Echo { sent: Duration::from_millis(1), round_trip: None }, "due, and never came back");
+        assert_eq!(echoes[2].sent, Duration::from_nanos(2));
     }
 }

@@ -8,6 +8,7 @@ use super::connection::{Client, TIMEOUT};
 use super::document::Subject;
 use super::outcome::{Datagrams, Reconnection, Switch, Unreset};
 use super::probe::median;
+use super::record::Moment;
 use super::report::rounded;
 use super::stream::{RATE, Stream};
 use super::withheld::WithheldResets;
@@ -21,7 +22,11 @@ const DATAGRAMS_BEFORE: u64 = RATE as u64 / 4;
 const DATAGRAMS: u64 = DATAGRAMS_BEFORE + RATE as u64;
 
 /// Enables the endpoint under traffic and measures what becomes of that.
-pub(super) fn measure(stage: &Stage, subject: &Subject, progress: &mut Progress<'_>) -> Result<Switch, DemoError> {
+pub(super) fn measure(
+    stage: &Stage,
+    subject: &Subject,
+    progress: &mut Progress<'_>,
+) -> Result<(Switch, Moment), DemoError> {
     let (vm, service, web) = (subject.vm_netns.as_str(), subject.service_address, subject.web_address);
     progress.say(&format!("opening {} connections and two streams of datagrams", CONNECTIONS + 2));
     let mut connected = (0..CONNECTIONS).map(|_| start(vm, service)).collect::<Result<Vec<_>, _>>()?;
@@ -48,7 +53,8 @@ pub(super) fn measure(stage: &Stage, subject: &Subject, progress: &mut Progress<
     for stream in [&service_stream, &web_stream] {
         stream.wait_for(DATAGRAMS, CONNECTION)?;
     }
-    let (web_datagrams, service_datagrams) = (web_stream.finish(), service_stream.finish());
+    let stream_begin = service_stream.begin();
+    let ((web_datagrams, _), (service_datagrams, echoes)) = (web_stream.finish(), service_stream.finish());
     progress.say(&format!("waiting for the application that heard no reset: its timeout is {} s", TIMEOUT.as_secs()));
     let unreset_after = back(&mut unreset)?;
     drop(withheld);
@@ -59,7 +65,8 @@ pub(super) fn measure(stage: &Stage, subject: &Subject, progress: &mut Progress<
     for client in connected.iter().chain([&to_web]) {
         client.refuse_breaks()?;
     }
-    Ok(Switch {
+    let moment = Moment { at: switched, stream_begin, echoes, back_after_ms: times.clone() };
+    let switch = Switch {
         flows_reset: answer.flows.reset,
         connections: Reconnection {
             open: connected.len(),
@@ -76,7 +83,8 @@ pub(super) fn measure(stage: &Stage, subject: &Subject, progress: &mut Progress<
         web_connections_reset: to_web.resets,
         service_datagrams: Datagrams::of(service_datagrams),
         web_datagrams: Datagrams::of(web_datagrams),
-    })
+    };
+    Ok((switch, moment))
 }
 
 fn start(netns: &str, address: IpAddr) -> Result<Client, DemoError> {
