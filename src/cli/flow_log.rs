@@ -10,7 +10,8 @@ use super::node::NodeArgs;
 use crate::control::client::{ClientError, target};
 use crate::control::difference::socket_text;
 use crate::control::flow_log::{FlowLogAnswer, FlowLogLine};
-use crate::telemetry::flow_record::{FlowEvent, FlowPath, FlowRecord, Socket};
+use crate::path::kind::PathKind;
+use crate::telemetry::flow_record::{FlowEvent, FlowRecord, Socket};
 
 /// Show records of flows: what began, ended and was denied, and which path it took.
 ///
@@ -32,7 +33,7 @@ pub struct FlowLogArgs {
 
     /// Only flows of this path.
     #[arg(long, value_name = "PATH", value_parser = path)]
-    pub path: Option<FlowPath>,
+    pub path: Option<PathKind>,
 
     /// Only flows for this resource of a service: who came, with which address and identity, admitted or denied by which rule.
     #[arg(long, value_name = "NAME")]
@@ -47,11 +48,11 @@ pub struct FlowLogArgs {
     pub json: bool,
 }
 
-fn path(text: &str) -> Result<FlowPath, String> {
-    FlowPath::ALL
+fn path(text: &str) -> Result<PathKind, String> {
+    PathKind::ALL
         .into_iter()
         .find(|path| path.name() == text)
-        .ok_or_else(|| format!("expected one of {}", FlowPath::ALL.map(FlowPath::name).join(", ")))
+        .ok_or_else(|| format!("expected one of {}", PathKind::ALL.map(PathKind::name).join(", ")))
 }
 
 impl FlowLogArgs {
@@ -252,7 +253,7 @@ mod tests {
 
     #[test]
     fn paths_are_named() {
-        assert_eq!(path("tunnel"), Ok(FlowPath::Tunnel));
+        assert_eq!(path("tunnel"), Ok(PathKind::Tunnel));
         assert_eq!(path("gateway").unwrap_err(), "expected one of endpoint, tunnel, internet, inside");
     }
 }

@@ -11,7 +11,8 @@ use super::answers::{Counters, FlowAnswer};
 use super::difference::flow_answer;
 use super::ports::{Attachment, kind_name};
 use super::refusal::Refusal;
-use crate::path::look::{By, Carried, Counted, Found, LISTED, Look, PathKind, Wanted};
+use crate::path::kind::PathKind;
+use crate::path::look::{By, Carried, Counted, Found, LISTED, Look, Wanted};
 use crate::snapshot::Snapshot;
 use crate::worker::PortReport;
 

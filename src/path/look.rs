@@ -15,7 +15,7 @@ use std::collections::{BinaryHeap, HashMap};
 
 use super::flow::{Family, FlowState, Phase};
 use super::forwarder::{FlowSummary, summary};
-use crate::snapshot::NextHopType;
+use super::kind::PathKind;
 use crate::table::flow::{Direction, FlowId, FlowTable};
 
 /// Flows that are remembered from one look to the next, of each family: 64 bytes each in the map, so 2 MiB. Reading twice as
@@ -33,55 +33,6 @@ const ACTIVE: u64 = 2000;
 
 /// Most flows that a look tells of.
 pub const LISTED: usize = 2000;
-
-/// The four kinds of paths that people tell apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum PathKind {
-    /// Over a service endpoint, straight to the service.
-    Endpoint,
-    /// Through the gateway or an appliance.
-    Tunnel,
-    /// By the internet edge.
-    Internet,
-    /// Inside the network and its peers, and to the platform.
-    Inside,
-}
-
-impl PathKind {
-    /// Every kind, in the order in which they are shown.
-    pub const ALL: [Self; 4] = [Self::Endpoint, Self::Tunnel, Self::Internet, Self::Inside];
-
-    /// The kind of a next hop.
-    pub const fn of(next_hop_type: NextHopType) -> Self {
-        match next_hop_type {
-            NextHopType::VirtualNetworkServiceEndpoint => Self::Endpoint,
-            NextHopType::VirtualNetworkGateway | NextHopType::VirtualAppliance => Self::Tunnel,
-            NextHopType::Internet => Self::Internet,
-            NextHopType::VnetLocal | NextHopType::VNetPeering | NextHopType::Platform | NextHopType::None => {
-                Self::Inside
-            }
-        }
-    }
-
-    /// Its name in answers and on the screen.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Endpoint => "endpoint",
-            Self::Tunnel => "tunnel",
-            Self::Internet => "internet",
-            Self::Inside => "inside",
-        }
-    }
-
-    const fn index(self) -> usize {
-        match self {
-            Self::Endpoint => 0,
-            Self::Tunnel => 1,
-            Self::Internet => 2,
-            Self::Inside => 3,
-        }
-    }
-}
 
 /// Packets and bytes of flows, each there and back.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -416,6 +367,7 @@ fn read<A: Family>(flows: &FlowTable<A, FlowState>, id: FlowId) -> Option<FlowSu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::snapshot::NextHopType;
     use crate::table::flow::FlowKey;
 
     const WANTED: Wanted = Wanted { listed: 3, path: None, by: By::Bytes };

@@ -37,6 +37,7 @@ mod fragments;
 mod icmp_error;
 mod inspect;
 mod install;
+pub mod kind;
 pub mod look;
 #[doc = include_str!("nat.md")]
 pub mod nat {}

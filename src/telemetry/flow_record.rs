@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::path::firewall::{self, Caller, Why};
 use crate::path::flow::Phase;
+use crate::path::kind::PathKind;
 use crate::path::nsg::{self, Direction};
 use crate::path::observer::Silent;
 use crate::path::policy::Named;
@@ -19,45 +20,6 @@ use crate::plan::explain::protocol_name;
 use crate::snapshot::{
     Access, Front, NextHopType, PortEntry, PortId, PortKind, Resource, Snapshot, SourceAction, SubnetIdentity,
 };
-
-/// The path that a flow takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FlowPath {
-    /// Over a service endpoint, straight to the service.
-    Endpoint,
-    /// Through the virtual network gateway, whichever side began.
-    Tunnel,
-    /// Through the internet edge, whichever side began.
-    Internet,
-    /// Inside virtual networks, appliances included.
-    Inside,
-}
-
-impl FlowPath {
-    /// Every path.
-    pub const ALL: [Self; 4] = [Self::Endpoint, Self::Tunnel, Self::Internet, Self::Inside];
-
-    /// Its name, as records and metrics carry it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Endpoint => "endpoint",
-            Self::Tunnel => "tunnel",
-            Self::Internet => "internet",
-            Self::Inside => "inside",
-        }
-    }
-
-    /// The path of a flow, from where it enters and how it goes on.
-    pub fn of(next_hop_type: NextHopType, ingress: Option<PortKind>, egress: Option<PortKind>) -> Self {
-        match (next_hop_type, ingress, egress) {
-            (NextHopType::VirtualNetworkServiceEndpoint, _, _) => Self::Endpoint,
-            (_, Some(PortKind::Gateway), _) | (_, _, Some(PortKind::Gateway)) => Self::Tunnel,
-            (_, Some(PortKind::Internet), _) | (NextHopType::Internet, _, _) => Self::Internet,
-            _ => Self::Inside,
-        }
-    }
-}
 
 /// What a record tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -172,7 +134,7 @@ pub struct FlowRecord {
     /// The destination that it led to.
     pub reached: Option<Socket>,
     /// The path.
-    pub path: Option<FlowPath>,
+    pub path: Option<PathKind>,
     /// Type of the next hop, as Azure spells it.
     pub next_hop_type: Option<String>,
     /// The service whose endpoint the flow takes.
@@ -316,8 +278,7 @@ impl FlowRecord {
         self.leaving(snapshot, sides.egress, &arriving);
         self.presented = Some(Socket { address: arriving.source, port: arriving.source_port });
         self.reached = Some(Socket { address: arriving.destination, port: arriving.destination_port });
-        let kind = |port| snapshot.port(port).map(|port: &PortEntry| port.kind);
-        self.path = record.next_hop_type.map(|hop| FlowPath::of(hop, kind(sides.ingress), kind(sides.egress)));
+        self.path = record.next_hop_type.map(PathKind::of);
         let endpoint = (record.next_hop_type == Some(NextHopType::VirtualNetworkServiceEndpoint))
             .then(|| way(snapshot, &entering))
             .flatten()

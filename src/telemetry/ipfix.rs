@@ -271,7 +271,7 @@ impl Exporter {
         }
         body.extend([end_reason, firewall_event, if denied { status(record.reason.as_deref()) } else { 64 }]);
         put_addresses(&mut body, sides);
-        let path = record.path.map_or("", super::flow_record::FlowPath::name);
+        let path = record.path.map_or("", crate::path::kind::PathKind::name);
         body.push(path.len() as u8);
         body.extend(path.as_bytes());
         self.put(FLOWS + families(sides), &body);

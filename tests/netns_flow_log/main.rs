@@ -16,7 +16,8 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use collector::{Collector, number, reverse, text};
-use sidestep::telemetry::flow_record::{FlowEvent, FlowPath, FlowRecord};
+use sidestep::path::kind::PathKind;
+use sidestep::telemetry::flow_record::{FlowEvent, FlowRecord};
 use support::{DEMO, Lab, PRIVATE, SERVICE, privileged};
 
 /// Connections to the service before and after the switch.
@@ -147,7 +148,7 @@ fn every_source_tells_the_same_path_and_the_same_packets() {
         let to_service = record.destination.is_some_and(|to| to.address.to_string() == SERVICE[0] && to.port == 80);
         to_service && record.ingress.as_deref() == Some("vm1")
     };
-    let over_endpoint = |record: &&FlowRecord| service(record) && record.path == Some(FlowPath::Endpoint);
+    let over_endpoint = |record: &&FlowRecord| service(record) && record.path == Some(PathKind::Endpoint);
     logged.wait_for("flow over the endpoint in the stream", || logged.stream().iter().find(over_endpoint).map(|_| ()));
     let first = logged.stream().iter().find(over_endpoint).expect("found").clone();
     assert_eq!(first.endpoint.as_deref(), Some("Microsoft.Storage"));
@@ -161,14 +162,14 @@ fn every_source_tells_the_same_path_and_the_same_packets() {
     let flows: Vec<_> = stream.iter().filter(|record| service(record)).collect();
     let begun =
         |path| flows.iter().filter(|record| record.event == FlowEvent::Begin && record.path == Some(path)).count();
-    assert_eq!((begun(FlowPath::Tunnel), begun(FlowPath::Endpoint)), (CONNECTIONS, CONNECTIONS), "{summary}");
+    assert_eq!((begun(PathKind::Tunnel), begun(PathKind::Endpoint)), (CONNECTIONS, CONNECTIONS), "{summary}");
     let replied: Vec<_> = flows.iter().filter(|record| record.event == FlowEvent::Reply).collect();
     assert_eq!(replied.len(), 2 * CONNECTIONS);
     // The demo's tunnel takes 20 ms each way.
     let fastest = |path| {
         replied.iter().filter(|record| record.path == Some(path)).filter_map(|record| record.round_trip_us).min()
     };
-    assert!(fastest(FlowPath::Tunnel) > Some(20_000) && fastest(FlowPath::Endpoint) < Some(20_000), "{replied:?}");
+    assert!(fastest(PathKind::Tunnel) > Some(20_000) && fastest(PathKind::Endpoint) < Some(20_000), "{replied:?}");
 
     let told = logged.collector.finish();
     let names = &told.interfaces;
@@ -187,7 +188,7 @@ fn every_source_tells_the_same_path_and_the_same_packets() {
     for record in flows.iter().filter(|record| record.event == FlowEvent::Begin) {
         let port = record.source.expect("source").port;
         let (path, egress) = &ipfix[&u64::from(port)];
-        assert_eq!(record.path.map(FlowPath::name), Some(path.as_str()));
+        assert_eq!(record.path.map(PathKind::name), Some(path.as_str()));
         assert_eq!(record.egress.as_deref(), Some(egress.as_str()));
         let fields = [PRIVATE[0], SERVICE[0], &port.to_string(), "80", "6", "O"];
         let states: String =

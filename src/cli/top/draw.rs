@@ -365,7 +365,7 @@ mod tests {
     use crate::cli::top::rates::Seen;
     use crate::cli::top::rates::tests::answers;
     use crate::control::top::TopAnswer;
-    use crate::path::look::PathKind;
+    use crate::path::kind::PathKind;
 
     fn screen() -> Screen {
         let [before, now] = answers();

@@ -20,7 +20,7 @@ use super::write_json;
 use crate::control::client::{Client, ClientError, target};
 use crate::control::top::TopAnswer;
 use crate::lab::interrupt;
-use crate::path::look::PathKind;
+use crate::path::kind::PathKind;
 
 /// Flows that are asked for: those that a filter chooses from.
 const ASKED: usize = 1000;

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::control::answers::FlowAnswer;
 use crate::control::top::{CarriedAnswer, TopAnswer, TopPort};
-use crate::path::look::PathKind;
+use crate::path::kind::PathKind;
 
 /// Bits and packets in a second, both directions together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use super::rates::{FlowRate, Seen};
-use crate::path::look::PathKind;
+use crate::path::kind::PathKind;
 
 /// Looks whose totals are remembered for the history of each path.
 pub(super) const HISTORY: usize = 240;
