@@ -19,6 +19,7 @@ pub mod explain;
 mod fullness;
 pub mod monitor;
 pub mod node;
+pub mod page;
 pub mod ports;
 pub mod privileges;
 pub mod refusal;
