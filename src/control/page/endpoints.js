@@ -95,7 +95,7 @@ export class Endpoints {
   }
 
   show(answer, what) {
-    const confirm = h("button", { type: "button", class: "main", id: "confirm" }, `Confirm: ${what[0].toLowerCase()}${what.slice(1)}`);
+    const confirm = h("button", { type: "button", class: "main", id: "confirm", "aria-label": `Confirm: ${what}` }, `Confirm: ${answer.enabled ? "enable" : "disable"}`);
     confirm.addEventListener("click", () => this.confirm(answer, confirm));
     const leave = h("button", { type: "button", onclick: () => this.leave() }, "Leave it");
     const routes = answer.routes.flatMap((change) => [

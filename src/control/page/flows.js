@@ -2,7 +2,7 @@
 
 import { byId, bytes, count, h, many, pathLabel, pathName, rate, say } from "./dom.js";
 
-const FEW = 40;
+const FEW = () => (matchMedia("(max-width: 860px)").matches ? 10 : 30);
 
 const COLUMNS = [
   { id: "path", name: "Path", value: (flow) => pathName(flow.path), of: (flow) => pathLabel(flow.path) },
@@ -75,7 +75,7 @@ export class Flows {
       head.setAttribute("aria-sort", id !== this.sort.id ? "none" : this.sort.down ? "descending" : "ascending");
     }
     const found = this.matching();
-    const shown = this.all ? found : found.slice(0, FEW);
+    const shown = this.all ? found : found.slice(0, FEW());
     // Rows stay where the focus is, or a reader and a pointer would lose them.
     const rows = shown.map((flow) => this.row(flow));
     const wanted = new Set(rows);

@@ -111,7 +111,7 @@ pub struct Line {
     pub path: Way,
     /// Port where it leaves.
     pub to: String,
-    /// Flows of it that were looked at.
+    /// Flows of it that were looked at and have not ended.
     pub flows: usize,
     /// Their bits in a second, both ways together.
     pub rate: u64,
@@ -196,11 +196,11 @@ struct Looked {
 
 /// Looks at a node for all who ask.
 #[derive(Default)]
-pub(super) struct Watch(Mutex<Looked>);
+pub(in crate::control) struct Watch(Mutex<Looked>);
 
 impl Watch {
     /// What goes on, with moments since a time. Looks again if the last look is older than [`INTERVAL`].
-    pub(super) fn look(&self, node: &Node, since: u64) -> Live {
+    pub(in crate::control) fn look(&self, node: &Node, since: u64) -> Live {
         let mut looked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_new = |before: &Before| before.at.elapsed() < INTERVAL;
         if looked.forgotten || !looked.before.as_ref().is_some_and(is_new) {
@@ -211,7 +211,7 @@ impl Watch {
     }
 
     /// Has the next who asks told what is then, however new the last look is.
-    pub(super) fn forget(&self) {
+    pub(in crate::control) fn forget(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).forgotten = true;
     }
 }
@@ -251,7 +251,9 @@ impl Looked {
             }
         }
         let lines = lines(&flows);
-        flows.sort_by_key(|flow| std::cmp::Reverse((flow.rate[0] + flow.rate[1], flow.flow.bytes[0] + flow.flow.bytes[1])));
+        flows.sort_by_key(|flow| {
+            std::cmp::Reverse((flow.rate[0] + flow.rate[1], flow.flow.bytes[0] + flow.flow.bytes[1]))
+        });
         flows.truncate(FLOWS);
         name_endpoints(node, &mut flows);
 
@@ -262,7 +264,8 @@ impl Looked {
                 let now = traffic.get(&port.name).copied().unwrap_or_default();
                 let past = before.as_ref().and_then(|before| before.ports.get(&port.name)).copied();
                 // A device that was opened anew counts anew.
-                let past = past.filter(|past| past.received_bytes <= now.received_bytes && past.sent_bytes <= now.sent_bytes);
+                let past =
+                    past.filter(|past| past.received_bytes <= now.received_bytes && past.sent_bytes <= now.sent_bytes);
                 let past = past.unwrap_or(now);
                 LivePort {
                     name: port.name.clone(),
@@ -274,10 +277,7 @@ impl Looked {
                     io: port.io.clone(),
                     packets: [now.received, now.sent],
                     bytes: [now.received_bytes, now.sent_bytes],
-                    rate: [
-                        rate(now.received_bytes - past.received_bytes),
-                        rate(now.sent_bytes - past.sent_bytes),
-                    ],
+                    rate: [rate(now.received_bytes - past.received_bytes), rate(now.sent_bytes - past.sent_bytes)],
                 }
             })
             .collect();
@@ -358,7 +358,10 @@ fn moment(time: u64, flows: &[LiveFlow], complete: bool, forwarded: u64) -> Mome
 
 fn lines(flows: &[LiveFlow]) -> Vec<Line> {
     let mut sums: BTreeMap<(&str, Way, &str), (usize, u64)> = BTreeMap::new();
-    for LiveFlow { flow, path, rate, .. } in flows {
+    // What is left of flows that have ended is no traffic.
+    let ended = ["closed", "reset", "moved", "aborted", "resting"];
+    let lives = |flow: &&LiveFlow| flow.rate != [0; 2] || !ended.contains(&flow.flow.phase.as_str());
+    for LiveFlow { flow, path, rate, .. } in flows.iter().filter(lives) {
         let sum = sums.entry((&flow.ingress, *path, &flow.egress)).or_default();
         sum.0 += 1;
         sum.1 += rate[0] + rate[1];

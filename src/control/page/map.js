@@ -133,8 +133,8 @@ export class NetworkMap {
     };
     if (narrow) {
       const lower = y + 34;
-      if (network.gateway) at("site", 34, lower, { name: "On-premises", kind: "place", label: "below" });
-      at("internet", width * 0.5, lower, { name: "Internet", kind: "place", label: "below" });
+      if (network.gateway) at("site", 54, lower, { name: "On-premises", kind: "place", label: "below" });
+      at("internet", width * 0.52, lower, { name: "Internet", kind: "place", label: "below" });
       if (network.internet) at("edge", width - 40, lower - 32, { name: "edge", kind: "hub", label: "left" });
       place(width - 78, lower + 78);
       at("backbone", width - 14, lower + 30, { name: "Backbone", kind: "hub", label: "left", dir: "v" });
@@ -231,9 +231,9 @@ export class NetworkMap {
     const down = b.y - a.y;
     if (from === "gateway" && this.width < NARROW) return `M${a.x} ${a.y}C${a.x} ${a.y + 40} ${b.x} ${b.y - 44} ${b.x} ${b.y}`;
     if (Math.abs(across) < 60 && down !== 0) {
-      // Both in one column: around the right.
+      // Both in one column: around the side where no names are.
       const bulge = Math.min(34, 14 + Math.abs(down) * 0.12);
-      const x = Math.max(a.x, b.x) + bulge;
+      const x = a.kind === "place" ? Math.min(a.x, b.x) - bulge : Math.max(a.x, b.x) + bulge;
       const bend = Math.min(24, Math.abs(down) / 2) * Math.sign(down);
       return `M${a.x} ${a.y}C${x} ${a.y} ${x} ${a.y} ${x} ${a.y + bend}L${x} ${b.y - bend}C${x} ${b.y} ${x} ${b.y} ${b.x} ${b.y}`;
     }

@@ -158,7 +158,7 @@ const keys = {
 
 document.addEventListener("keydown", (event) => {
   const { key, target } = event;
-  const types = target.matches("input, select, textarea");
+  const types = target instanceof Element && target.matches("input, select, textarea");
   if (event.ctrlKey || event.metaKey || event.altKey || help.open || !Object.hasOwn(keys, key) || (types && key !== "Escape") || byId("main").hidden) return;
   event.preventDefault();
   if (types) target.blur();

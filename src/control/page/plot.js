@@ -59,7 +59,7 @@ export class Plot {
       const at = Math.min(x(mark.time), width - EDGE.right);
       parts.push(s("g", { class: "mark" }, s("title", {}, `${clock(mark.time)} ${mark.text}`),
         s("path", { d: `M${at} ${EDGE.top - 8}V${HEIGHT - EDGE.bottom}` }), s("path", { class: "flag", d: `M${at} ${EDGE.top - 14}l5 6l-5 6l-5 -6z` })));
-      const room = mark.short.length * 6.6;
+      const room = mark.short.length * 7.6;
       const left = Math.min(at + 9, width - room - 2);
       if (left > free) {
         parts.push(s("text", { class: "mark-text", x: left, y: EDGE.top - 14 }, mark.short));
