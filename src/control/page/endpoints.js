@@ -39,7 +39,7 @@ export class Endpoints {
     }
     const shown = rows.slice(0, 24);
     const wanted = new Set();
-    for (const row of shown) {
+    shown.forEach((row, index) => {
       const key = `${row.subnet} ${row.service}`;
       wanted.add(key);
       const item = this.rows.get(key) ?? this.item(key);
@@ -49,10 +49,12 @@ export class Endpoints {
       item.about.textContent = row.on ? `source ${row.endpoint.source}${row.endpoint.locations.length > 0 ? `, ${row.endpoint.locations.join(" ")}` : ""}` : "not on this subnet";
       item.button.textContent = row.on ? "Try to disable" : "Try to enable";
       item.button.setAttribute("aria-label", `${item.button.textContent} ${row.service} on ${row.subnet}`);
-      this.list.append(item.element);
-    }
+      // What stands in its place is left there, or it would lose the focus.
+      if (this.list.children[index] !== item.element) this.list.insertBefore(item.element, this.list.children[index] ?? null);
+    });
     for (const [key, item] of this.rows) if (!wanted.has(key)) { item.element.remove(); this.rows.delete(key); }
     const choices = (select, names) => {
+      if (names.join() === [...select.options].map((option) => option.value).join()) return;
       const before = select.value;
       select.replaceChildren(...names.map((name) => h("option", {}, name)));
       if (names.includes(before)) select.value = before;

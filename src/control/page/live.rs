@@ -17,8 +17,14 @@ use crate::path::DropReason;
 use crate::telemetry::metrics::Seen;
 use crate::worker::Traffic;
 
-/// Shortest time between two looks; a page asks once a second.
+/// Shortest time between two looks; a page asks twice a second, so that it hears of a change soon.
 pub const INTERVAL: Duration = Duration::from_millis(900);
+
+/// The same after a change, for [`SETTLING`]: flows that it moved go on with their next packets.
+const INTERVAL_SETTLING: Duration = Duration::from_millis(100);
+
+/// How long after a change it is looked more often.
+const SETTLING: Duration = Duration::from_secs(1);
 
 /// Longest time between two looks that rates are made of; an average over more says nothing about now.
 const STALE: Duration = Duration::from_secs(5);
@@ -188,8 +194,8 @@ struct Before {
 #[derive(Default)]
 struct Looked {
     before: Option<Before>,
-    /// Whether the next look is to be made however soon it is asked for.
-    forgotten: bool,
+    /// Since when the generation of the last look is in force, as far as it was looked.
+    changed: Option<Instant>,
     last: Live,
     moments: VecDeque<Moment>,
 }
@@ -199,26 +205,23 @@ struct Looked {
 pub(in crate::control) struct Watch(Mutex<Looked>);
 
 impl Watch {
-    /// What goes on, with moments since a time. Looks again if the last look is older than [`INTERVAL`].
+    /// What goes on, with moments since a time. Looks again if the last look is older than [`INTERVAL`], or, after a change,
+    /// than [`INTERVAL_SETTLING`].
     pub(in crate::control) fn look(&self, node: &Node, since: u64) -> Live {
         let mut looked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_new = |before: &Before| before.at.elapsed() < INTERVAL;
-        if looked.forgotten || !looked.before.as_ref().is_some_and(is_new) {
+        let settling = looked.changed.is_some_and(|changed| changed.elapsed() < SETTLING);
+        let changed = looked.last.generation != node.health().generation;
+        let interval = if settling || changed { INTERVAL_SETTLING } else { INTERVAL };
+        if !looked.before.as_ref().is_some_and(|before| before.at.elapsed() < interval) {
             looked.look(node);
         }
         let moments = looked.moments.iter().filter(|moment| moment.time > since).cloned().collect();
         Live { moments, ..looked.last.clone() }
     }
-
-    /// Has the next who asks told what is then, however new the last look is.
-    pub(in crate::control) fn forget(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).forgotten = true;
-    }
 }
 
 impl Looked {
     fn look(&mut self, node: &Node) {
-        self.forgotten = false;
         let answer = node.flows(SAMPLE);
         let seen = node.seen();
         let at = Instant::now();
@@ -291,6 +294,9 @@ impl Looked {
             let rate = past.map_or(0.0, |past| packets.saturating_sub(past) as f64 / seconds);
             Some(LiveDrop { reason: reason.name().to_owned(), text: reason.text().to_owned(), packets, rate })
         });
+        if ![0, seen.generation].contains(&self.last.generation) {
+            self.changed = Some(at);
+        }
         self.last = Live {
             time,
             generation: seen.generation,

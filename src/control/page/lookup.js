@@ -25,7 +25,8 @@ export class Lookup {
     const before = this.from.value;
     const names = (name, list) => (list.length > 0 ? h("optgroup", { label: name }, list.map((one) => h("option", {}, one))) : null);
     const nics = subnets.flatMap((subnet) => subnet.nics.map((nic) => nic.name));
-    this.from.replaceChildren(...[names("NICs", nics), names("Subnets", subnets.map((subnet) => subnet.name))].filter(Boolean));
+    const choices = [names("NICs", nics), names("Subnets", subnets.map((subnet) => subnet.name))].filter(Boolean);
+    if (choices.map((group) => group.textContent).join() !== [...this.from.children].map((group) => group.textContent).join()) this.from.replaceChildren(...choices);
     if ([...this.from.options].some((option) => option.value === before)) this.from.value = before;
     this.tables();
     // What was asked before may have another answer now.

@@ -14,8 +14,8 @@
 //! page loads nothing from elsewhere and lets nobody frame it ([`assets`]).
 //!
 //! # What it costs
-//! Nothing while nobody looks. Workers are asked at most once in [`live::INTERVAL`], however many look, and tell a bounded
-//! number of flows.
+//! Nothing while nobody looks. Workers are asked at most once in [`live::INTERVAL`], however many look (for a second after a
+//! change more often), and tell a bounded number of flows.
 
 mod access;
 mod assets;
@@ -27,12 +27,11 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, Request, State};
-use axum::http::StatusCode;
+use axum::extract::{Query, State};
 use axum::middleware;
 use axum::routing::{get, post};
-use axum::{Json, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -40,7 +39,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 use super::node::Node;
-use super::server::{self, Answer, Failure};
+use super::server::{self, Answer};
 use access::Token;
 use live::Watch;
 
@@ -200,20 +199,16 @@ struct EndpointQuery {
 }
 
 async fn endpoint(
-    State(Served { node, watch }): State<Served>,
+    State(served): State<Served>,
     query: Result<Query<EndpointQuery>, QueryRejection>,
-    _request: Request,
-) -> Result<(StatusCode, Json<impl Serialize>), Failure> {
+) -> Answer<impl Serialize> {
     let Query(EndpointQuery { subnet, service, enabled, dry_run }) = query?;
-    let answer = server::ask(node, move |node| {
+    server::ask(served.node, move |node| {
         if dry_run {
-            return node.try_endpoint(&subnet, &service, enabled);
+            node.try_endpoint(&subnet, &service, enabled)
+        } else {
+            node.set_endpoint(WHO, &subnet, &service, enabled)
         }
-        let answer = node.set_endpoint(WHO, &subnet, &service, enabled)?;
-        // Whoever looks next sees what has become of the flows, not what they were half a second ago.
-        watch.forget();
-        Ok(answer)
     })
-    .await?;
-    Ok((StatusCode::OK, answer))
+    .await
 }

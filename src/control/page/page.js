@@ -1,4 +1,4 @@
-// The page: asks the node once a second while somebody looks, and hands what it tells to those who show it.
+// The page: asks the node while somebody looks, and hands what it tells to those who show it.
 
 import { get, hasToken } from "./api.js";
 import { PATHS, byId, clock, h, milliseconds, pathName, rate, say, swatch } from "./dom.js";
@@ -9,7 +9,10 @@ import { NetworkMap } from "./map.js";
 import { Plot, marksOf } from "./plot.js";
 import * as tables from "./tables.js";
 
-const SECOND = 1000;
+/** The node looks once a second; asked more often, it tells of a change sooner. */
+const PERIOD = 500;
+/** After a switch its flows go on with their next packets. */
+const SETTLING = [120, 300, 600];
 
 const state = { picture: null, live: null, since: 0, paused: false, looked: null, kept: null };
 
@@ -85,6 +88,7 @@ function update() {
 async function updateAnew() {
   await updating?.catch(() => {});
   await update();
+  for (const after of SETTLING) setTimeout(update, after);
 }
 
 async function step() {
@@ -174,5 +178,5 @@ if (hasToken()) {
   showState("lost", "no access");
 }
 // Nobody looks at a hidden page, so nobody asks.
-setInterval(() => { if (!state.paused && !document.hidden && hasToken()) update(); }, SECOND);
+setInterval(() => { if (!state.paused && !document.hidden && hasToken()) update(); }, PERIOD);
 document.addEventListener("visibilitychange", () => { if (!document.hidden && !state.paused && hasToken()) update(); });
