@@ -116,6 +116,7 @@ pub const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         "run",
         &[
             ("Forward until Ctrl-C", "run -c config/demo.toml"),
+            ("With a page in the browser that shows it", "run -c config/demo.toml --page"),
             ("With metrics, and connections survive a restart", "run -c config/demo.toml --metrics --state flows"),
         ],
     ),

@@ -13,6 +13,7 @@ use crate::control::answers::{Counters, PortStatus};
 use crate::control::flow_log::FlowLogOptions;
 use crate::control::monitor;
 use crate::control::node::Overrides;
+use crate::control::page;
 use crate::control::refusal::Refusal;
 use crate::control::run::{self, RunError, RunOptions};
 use crate::model::network::IoMode;
@@ -69,6 +70,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "[tcp:]ADDRESS[:PORT]")]
     pub ipfix: Option<Address>,
 
+    /// Show the node at work on a page in the browser, where endpoints can be switched, too. Its URL is printed; who has it may
+    /// do both. Loopback addresses only.
+    #[arg(long, value_name = "ADDRESS:PORT", num_args = 0..=1, default_missing_value = page::DEFAULT_ADDRESS)]
+    pub page: Option<SocketAddr>,
+
     /// Survive a restart: devices stay when the process ends, and are taken over when it starts; flows are saved to this
     /// file at the end and restored from it at the start.
     #[arg(long, value_name = "FILE")]
@@ -118,17 +124,21 @@ pub fn run(args: &RunArgs, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
             interval: Duration::from_secs(args.flow_log_interval),
             collector: args.ipfix.clone(),
         },
+        page: args.page,
         end_with_stdin: args.exit_with_stdin,
         state: args.state.clone(),
         drop_all_privileges: args.drop_all_privileges,
     };
-    let result = run::run(options, |node, socket, metrics| {
+    let result = run::run(options, |node, socket, places| {
         for port in node.ports() {
             writeln!(out, "{}", port_line(&port))?;
         }
         writeln!(out, "control socket {}", socket.path().display())?;
-        if let Some(address) = metrics {
+        if let Some(address) = places.metrics {
             writeln!(out, "metrics http://{address}/metrics")?;
+        }
+        if let Some(url) = &places.page {
+            writeln!(out, "page {url}")?;
         }
         writeln!(out, "ready")?;
         out.flush()

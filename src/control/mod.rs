@@ -20,6 +20,7 @@ pub mod flow_log;
 mod fullness;
 pub mod monitor;
 pub mod node;
+pub mod page;
 pub mod ports;
 pub mod privileges;
 pub mod refusal;

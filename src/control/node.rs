@@ -402,6 +402,17 @@ impl Node {
         state::write(path, in_force, &stopped)
     }
 
+    /// The network in force, its generation, and the file of its document.
+    pub(super) fn drawn(&self) -> (Arc<Network>, u64, PathBuf) {
+        let current = self.current();
+        (current.network.clone(), current.snapshot.generation, current.document.path.clone())
+    }
+
+    /// The last changes, oldest first.
+    pub(super) fn changes(&self) -> Vec<Change> {
+        lock(&self.history).iter().cloned().collect()
+    }
+
     /// Ports with a device.
     pub fn ports(&self) -> Vec<PortStatus> {
         let granted = lock(&self.granted);

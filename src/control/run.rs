@@ -16,6 +16,7 @@ use super::document::Document;
 use super::flow_log::FlowLogOptions;
 use super::monitor::{self, MonitorError};
 use super::node::{Loaded, Node, Overrides};
+use super::page::{Page, PageError};
 use super::privileges::{self, Files, PrivilegesError};
 use super::refusal::Refusal;
 use super::server;
@@ -53,6 +54,8 @@ pub struct RunOptions {
     pub metrics: Option<SocketAddr>,
     /// What is logged of flows.
     pub flow_log: FlowLogOptions,
+    /// Where the page is, if anywhere.
+    pub page: Option<SocketAddr>,
     /// End when stdin closes.
     pub end_with_stdin: bool,
     /// Where flows are saved at the end and restored from at the start. With it devices stay when the process ends, and
@@ -60,6 +63,15 @@ pub struct RunOptions {
     pub state: Option<PathBuf>,
     /// Keep no privilege for devices of later documents.
     pub drop_all_privileges: bool,
+}
+
+/// Where a node is told about over HTTP.
+#[derive(Debug, Clone, Default)]
+pub struct Places {
+    /// Metrics and health.
+    pub metrics: Option<SocketAddr>,
+    /// The URL of the page, with its token.
+    pub page: Option<String>,
 }
 
 /// Why a node did not start, or did not end well.
@@ -77,6 +89,9 @@ pub enum RunError {
     /// Metrics.
     #[error(transparent)]
     Monitor(#[from] MonitorError),
+    /// The page.
+    #[error(transparent)]
+    Page(#[from] PageError),
     /// What is not needed any more could not be given up.
     #[error(transparent)]
     Privileges(#[from] PrivilegesError),
@@ -92,13 +107,13 @@ pub enum RunError {
 }
 
 /// Runs a node until SIGTERM, SIGINT or, if asked for, the end of stdin. `ready` is called once packets are forwarded and
-/// the socket answers; it is told where metrics are, if anywhere. Returns what was counted.
+/// the socket answers; it is told where metrics and page are, if anywhere. Returns what was counted.
 ///
 /// # Errors
 /// [`RunError`]; the socket is gone then, too, and so are devices that are not to stay.
 pub fn run(
     options: RunOptions,
-    ready: impl FnOnce(&Node, &ControlSocket, Option<SocketAddr>) -> io::Result<()>,
+    ready: impl FnOnce(&Node, &ControlSocket, &Places) -> io::Result<()>,
 ) -> Result<Counters, RunError> {
     // Nothing is forwarded yet: the flows are read while the network is compiled.
     let reading = options.state.as_deref().map(read_state).transpose()?.flatten();
@@ -129,6 +144,7 @@ pub fn run(
     let monitor = options.metrics.map(monitor::listen).transpose()?;
     // What is made in it.
     let flow_log_folder = options.flow_log.folder.as_ref().map(|folder| folder.join("insights-logs-flowlogflowevent"));
+    let page = options.page.map(Page::listen).transpose()?;
     // Before there are other threads, which would keep what they were started with.
     let devices = privileges::divide(
         KernelDevices::new(network, options.state.is_some()),
@@ -183,6 +199,7 @@ pub fn run(
     let (end, ended) = watch::channel(false);
     let server = runtime.spawn(server::serve(node.clone(), listener, ended));
     let metrics = monitor.as_ref().and_then(|listener| listener.local_addr().ok());
+    let places = Places { metrics, page: page.as_ref().map(Page::url) };
     if let Some(listener) = monitor {
         let monitor = monitor::serve(node.clone(), listener);
         runtime.spawn(async {
@@ -191,12 +208,20 @@ pub fn run(
             }
         });
     }
+    if let Some(page) = page {
+        let page = page.serve(node.clone());
+        runtime.spawn(async {
+            if let Err(error) = page.await {
+                tracing::error!(%error, "the page is not served any more");
+            }
+        });
+    }
     if let Some(file) = options.state.as_deref().filter(|_| stopped.is_some()) {
         // Whoever starts after a crash of this process must not find flows that are older than that; who starts after
         // a failure up to here finds them.
         state::remove(file)?;
     }
-    if let Err(error) = ready(&node, &socket, metrics) {
+    if let Err(error) = ready(&node, &socket, &places) {
         if let Some(file) = &options.state {
             node.save(file)?;
         }

@@ -80,15 +80,20 @@ pub(crate) async fn serve(
     }
 }
 
-fn router(node: Arc<Node>) -> Router {
+/// Questions about packets that are never sent, which the [page](super::page) asks, too.
+pub(super) fn questions() -> Router<Arc<Node>> {
     Router::new()
-        .route("/v1/health", get(health))
-        .route("/v1/status", get(status))
         .route("/v1/routes", get(routes))
         .route("/v1/next-hop", get(next_hop))
         .route("/v1/explain", get(explain))
         .route("/v1/nsg", get(nsg))
         .route("/v1/verify", get(verify))
+}
+
+fn router(node: Arc<Node>) -> Router {
+    questions()
+        .route("/v1/health", get(health))
+        .route("/v1/status", get(status))
         .route("/v1/flows", get(flows))
         .route("/v1/denials", get(denials))
         .route("/v1/flow-log", get(flow_log))
@@ -121,10 +126,10 @@ impl Connected<IncomingStream<'_, UnixListener>> for Caller {
 }
 
 /// An error on its way out.
-struct Failure(StatusCode, ErrorAnswer);
+pub(super) struct Failure(StatusCode, ErrorAnswer);
 
 impl Failure {
-    fn new(status: StatusCode, error: impl Into<String>) -> Self {
+    pub(super) fn new(status: StatusCode, error: impl Into<String>) -> Self {
         Self(status, ErrorAnswer { error: error.into(), mistakes: Vec::new() })
     }
 }
@@ -157,10 +162,10 @@ impl IntoResponse for Failure {
     }
 }
 
-type Answer<T> = Result<Json<T>, Failure>;
+pub(super) type Answer<T> = Result<Json<T>, Failure>;
 
 /// Asks the node on a thread that may block.
-async fn ask<T: Send + 'static>(
+pub(super) async fn ask<T: Send + 'static>(
     node: Arc<Node>,
     question: impl FnOnce(&Node) -> Result<T, Refusal> + Send + 'static,
 ) -> Answer<T> {
@@ -191,11 +196,11 @@ fn too_large() -> Failure {
     Failure::new(StatusCode::PAYLOAD_TOO_LARGE, text)
 }
 
-async fn unknown(request: Request) -> Failure {
+pub(super) async fn unknown(request: Request) -> Failure {
     Failure::new(StatusCode::NOT_FOUND, format!("there is no {}", request.uri().path()))
 }
 
-async fn not_allowed(request: Request) -> Failure {
+pub(super) async fn not_allowed(request: Request) -> Failure {
     let (method, path) = (request.method(), request.uri().path());
     Failure::new(StatusCode::METHOD_NOT_ALLOWED, format!("{path} does not take {method}"))
 }

@@ -67,6 +67,8 @@ pub(crate) struct Lab {
     name: String,
     folder: TempDir,
     node: Option<Child>,
+    /// What the node said before it was ready.
+    said: Vec<String>,
 }
 
 impl Lab {
@@ -82,7 +84,7 @@ impl Lab {
     /// The same without building it.
     pub(crate) fn prepare(test: &str, document: &str) -> Self {
         let name = format!("{PREFIX}-{}-{test}", std::process::id());
-        let lab = Self { name, folder: tempfile::tempdir().expect("folder"), node: None };
+        let lab = Self { name, folder: tempfile::tempdir().expect("folder"), node: None, said: Vec::new() };
         lab.write(document);
         lab
     }
@@ -109,8 +111,17 @@ impl Lab {
         let child = command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).spawn();
         let node = self.node.insert(child.expect("start"));
         let out = node.stdout.take().expect("stdout");
-        let ready = BufReader::new(out).lines().map_while(Result::ok).any(|line| line == "ready");
+        let lines = BufReader::new(out).lines().map_while(Result::ok);
+        let mut ready = false;
+        let said = lines.inspect(|line| ready = line == "ready").take_while(|line| line != "ready");
+        self.said = said.collect();
         assert!(ready, "the node does not start: {}", self.log());
+    }
+
+    /// What follows a word on a line that the node said before it was ready.
+    pub(crate) fn said(&self, word: &str) -> &str {
+        let found = self.said.iter().find_map(|line| line.strip_prefix(word)?.strip_prefix(' '));
+        found.unwrap_or_else(|| panic!("the node says nothing about {word}: {:?}", self.said))
     }
 
     /// Runs a command line in a host's namespace and gives its stdout.

@@ -6,6 +6,7 @@ mod denials;
 mod dry_run;
 mod fullness;
 mod monitor;
+mod page;
 mod question;
 mod socket;
 

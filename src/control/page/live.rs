@@ -1,0 +1,429 @@
+//! What goes on in a node, for who looks at it: flows by rate, throughput of each path, ports, drops, changes.
+//!
+//! Flows have counters and no rates, so a rate is the difference of two looks. Looks are made only when somebody asks, at
+//! most one in [`INTERVAL`], and workers tell at most [`SAMPLE`] flows for it, however many there are. Where there are more,
+//! [`Sample::complete`] is false: what is said of single flows holds for those that were looked at, and the throughput of the
+//! paths is the node's own, divided as among those.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use crate::control::answers::{Change, FlowAnswer};
+use crate::control::node::Node;
+use crate::path::DropReason;
+use crate::telemetry::metrics::Seen;
+use crate::worker::Traffic;
+
+/// Shortest time between two looks; a page asks twice a second, so that it hears of a change soon.
+pub const INTERVAL: Duration = Duration::from_millis(900);
+
+/// The same after a change, for [`SETTLING`]: flows that it moved go on with their next packets.
+const INTERVAL_SETTLING: Duration = Duration::from_millis(100);
+
+/// How long after a change it is looked more often.
+const SETTLING: Duration = Duration::from_secs(1);
+
+/// Longest time between two looks that rates are made of; an average over more says nothing about now.
+const STALE: Duration = Duration::from_secs(5);
+
+/// Most flows that are looked at: a worker copies as many in a fraction of a millisecond.
+pub const SAMPLE: usize = 4096;
+
+/// Most flows that are told, those with the highest rates.
+const FLOWS: usize = 200;
+
+/// Most lines of the picture that are told, those with the highest rates.
+const LINES: usize = 200;
+
+/// Most ports that are told, those with the highest rates.
+const PORTS: usize = 200;
+
+/// Moments that are kept for who opens the page later: five minutes.
+const MOMENTS: usize = 300;
+
+/// Which way a flow takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Way {
+    /// Over the backbone, by a service endpoint.
+    Endpoint,
+    /// Through the virtual network gateway.
+    Tunnel,
+    /// By the internet edge, or straight to a service's public address.
+    Internet,
+    /// Inside the virtual networks.
+    Inside,
+    /// Between others, past the networks: the second half of what left through the tunnel.
+    Outside,
+}
+
+/// `GET /api/live`
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Live {
+    /// When it was looked, in milliseconds since 1970.
+    pub time: u64,
+    /// Generation in force.
+    pub generation: u64,
+    /// How many flows were looked at.
+    pub sample: Sample,
+    /// The flows with the highest rates.
+    pub flows: Vec<LiveFlow>,
+    /// Traffic by where it enters, its way and where it leaves.
+    pub lines: Vec<Line>,
+    /// Throughput and latency since the asked time, oldest first.
+    pub moments: Vec<Moment>,
+    /// Ports with a device.
+    pub ports: Vec<LivePort>,
+    /// Packets that were dropped, by reason; reasons that never occurred are left out.
+    pub drops: Vec<LiveDrop>,
+    /// The last changes, oldest first.
+    pub changes: Vec<Change>,
+}
+
+/// How many flows were looked at.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Sample {
+    /// Flows that were looked at.
+    pub looked_at: usize,
+    /// Flows that there are.
+    pub total: u64,
+    /// Whether these are all.
+    pub complete: bool,
+}
+
+/// A flow with its way and rate.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LiveFlow {
+    /// The flow.
+    #[serde(flatten)]
+    pub flow: FlowAnswer,
+    /// Its way.
+    pub path: Way,
+    /// The service of the endpoint that it goes over.
+    pub endpoint: Option<String>,
+    /// Bits in a second, there and back.
+    pub rate: [u64; 2],
+}
+
+/// Traffic between two ports by one way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Line {
+    /// Port where it enters.
+    pub from: String,
+    /// Its way.
+    pub path: Way,
+    /// Port where it leaves.
+    pub to: String,
+    /// Flows of it that were looked at and have not ended.
+    pub flows: usize,
+    /// Their bits in a second, both ways together.
+    pub rate: u64,
+}
+
+/// The paths at one time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Moment {
+    /// Milliseconds since 1970.
+    pub time: u64,
+    /// Bits in a second by path; paths without traffic are left out.
+    pub rates: BTreeMap<Way, u64>,
+    /// Whether the rates are estimated from a sample of the flows.
+    pub estimated: bool,
+    /// Round-trip times that were seen since the moment before; none where flows do not tell any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub latency: Vec<Latency>,
+}
+
+/// A round-trip time that the traffic itself has shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Latency {
+    /// The path.
+    pub path: Way,
+    /// Microseconds from the node to the other end and back.
+    pub rtt_us: u64,
+}
+
+/// A port with its traffic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LivePort {
+    /// Its name.
+    pub name: String,
+    /// `nic`, `gateway`, `internet`, `service`, `backbone`, `platform`.
+    pub kind: String,
+    /// The interface, with its namespace where it is in another.
+    pub interface: String,
+    /// What the device was granted.
+    pub io: String,
+    /// What went through it.
+    pub packets: [u64; 2],
+    /// Bytes received from it and sent by it.
+    pub bytes: [u64; 2],
+    /// Bits in a second received from it and sent by it.
+    pub rate: [u64; 2],
+}
+
+/// Packets dropped for one reason.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LiveDrop {
+    /// The reason's name.
+    pub reason: String,
+    /// The reason in a sentence.
+    pub text: String,
+    /// Packets since the start.
+    pub packets: u64,
+    /// Packets in a second.
+    pub rate: f64,
+}
+
+/// What tells a flow from all others: protocol, where it entered, source, destination.
+type Key = (String, String, String, String);
+
+/// What the look before saw.
+struct Before {
+    at: Instant,
+    complete: bool,
+    flows: HashMap<Key, [u64; 2]>,
+    ports: HashMap<String, Traffic>,
+    drops: BTreeMap<String, u64>,
+    forwarded_bytes: u64,
+}
+
+#[derive(Default)]
+struct Looked {
+    before: Option<Before>,
+    /// Since when the generation of the last look is in force, as far as it was looked.
+    changed: Option<Instant>,
+    last: Live,
+    moments: VecDeque<Moment>,
+}
+
+/// Looks at a node for all who ask.
+#[derive(Default)]
+pub(in crate::control) struct Watch(Mutex<Looked>);
+
+impl Watch {
+    /// What goes on, with moments since a time. Looks again if the last look is older than [`INTERVAL`], or, after a change,
+    /// than [`INTERVAL_SETTLING`].
+    pub(in crate::control) fn look(&self, node: &Node, since: u64) -> Live {
+        let mut looked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let settling = looked.changed.is_some_and(|changed| changed.elapsed() < SETTLING);
+        let changed = looked.last.generation != node.health().generation;
+        let interval = if settling || changed { INTERVAL_SETTLING } else { INTERVAL };
+        if !looked.before.as_ref().is_some_and(|before| before.at.elapsed() < interval) {
+            looked.look(node);
+        }
+        let moments = looked.moments.iter().filter(|moment| moment.time > since).cloned().collect();
+        Live { moments, ..looked.last.clone() }
+    }
+}
+
+impl Looked {
+    fn look(&mut self, node: &Node) {
+        let answer = node.flows(SAMPLE);
+        let seen = node.seen();
+        let at = Instant::now();
+        let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+        let ports = node.ports();
+        let kinds: HashMap<&str, &str> = ports.iter().map(|port| (port.name.as_str(), port.kind.as_str())).collect();
+        let before = self.before.take().filter(|before| at.duration_since(before.at) < STALE);
+        let seconds = before.as_ref().map_or(0.0, |before| at.duration_since(before.at).as_secs_f64());
+        let rate = |bytes: u64| if seconds > 0.0 { (bytes as f64 * 8.0 / seconds) as u64 } else { 0 };
+
+        let sample = Sample {
+            looked_at: answer.flows.len(),
+            total: answer.total.max(answer.flows.len() as u64),
+            complete: answer.flows.len() < SAMPLE,
+        };
+        let mut flows = Vec::with_capacity(answer.flows.len());
+        let mut counts = HashMap::with_capacity(answer.flows.len());
+        for flow in answer.flows {
+            let key = (flow.protocol.clone(), flow.ingress.clone(), flow.source.clone(), flow.destination.clone());
+            let bytes = before.as_ref().map_or([0; 2], |before| grown(before, &key, flow.bytes));
+            counts.insert(key, flow.bytes);
+            let path = way(&flow, &kinds);
+            flows.push(LiveFlow { flow, path, endpoint: None, rate: bytes.map(rate) });
+        }
+        if before.is_some() {
+            let forwarded = before.as_ref().map_or(0, |before| forwarded_bytes(&seen) - before.forwarded_bytes);
+            self.moments.push_back(moment(time, &flows, sample.complete, rate(forwarded)));
+            while self.moments.len() > MOMENTS {
+                self.moments.pop_front();
+            }
+        }
+        let lines = lines(&flows);
+        flows.sort_by_key(|flow| {
+            std::cmp::Reverse((flow.rate[0] + flow.rate[1], flow.flow.bytes[0] + flow.flow.bytes[1]))
+        });
+        flows.truncate(FLOWS);
+        name_endpoints(node, &mut flows);
+
+        let traffic = traffic(&seen);
+        let mut live_ports: Vec<LivePort> = ports
+            .iter()
+            .map(|port| {
+                let now = traffic.get(&port.name).copied().unwrap_or_default();
+                let past = before.as_ref().and_then(|before| before.ports.get(&port.name)).copied();
+                // A device that was opened anew counts anew.
+                let past =
+                    past.filter(|past| past.received_bytes <= now.received_bytes && past.sent_bytes <= now.sent_bytes);
+                let past = past.unwrap_or(now);
+                LivePort {
+                    name: port.name.clone(),
+                    kind: port.kind.clone(),
+                    interface: match &port.netns {
+                        Some(netns) => format!("{} in {netns}", port.interface),
+                        None => port.interface.clone(),
+                    },
+                    io: port.io.clone(),
+                    packets: [now.received, now.sent],
+                    bytes: [now.received_bytes, now.sent_bytes],
+                    rate: [rate(now.received_bytes - past.received_bytes), rate(now.sent_bytes - past.sent_bytes)],
+                }
+            })
+            .collect();
+        live_ports.sort_by_key(|port| std::cmp::Reverse(port.rate[0] + port.rate[1]));
+        live_ports.truncate(PORTS);
+
+        let dropped = dropped(&seen);
+        let drops = DropReason::ALL.iter().filter_map(|reason| {
+            let packets = *dropped.get(reason.name())?;
+            let past = before.as_ref().map(|before| before.drops.get(reason.name()).copied().unwrap_or_default());
+            let rate = past.map_or(0.0, |past| packets.saturating_sub(past) as f64 / seconds);
+            Some(LiveDrop { reason: reason.name().to_owned(), text: reason.text().to_owned(), packets, rate })
+        });
+        if ![0, seen.generation].contains(&self.last.generation) {
+            self.changed = Some(at);
+        }
+        self.last = Live {
+            time,
+            generation: seen.generation,
+            sample,
+            flows,
+            lines,
+            moments: Vec::new(),
+            ports: live_ports,
+            drops: drops.collect(),
+            changes: node.changes(),
+        };
+        self.before = Some(Before {
+            at,
+            complete: sample.complete,
+            flows: counts,
+            ports: traffic,
+            drops: dropped,
+            forwarded_bytes: forwarded_bytes(&seen),
+        });
+    }
+}
+
+/// Bytes of a flow since the look before. One that was not there then has begun since, unless not all were looked at.
+fn grown(before: &Before, key: &Key, now: [u64; 2]) -> [u64; 2] {
+    match before.flows.get(key) {
+        Some(past) if past[0] <= now[0] && past[1] <= now[1] => [now[0] - past[0], now[1] - past[1]],
+        // Another flow of the same key.
+        Some(_) => now,
+        None if before.complete => now,
+        None => [0; 2],
+    }
+}
+
+/// Which way a flow takes: that of the NIC that it begins at, or else ends at.
+fn way(flow: &FlowAnswer, kinds: &HashMap<&str, &str>) -> Way {
+    let kind = |port: &str| kinds.get(port).copied().unwrap_or_default();
+    match (kind(&flow.ingress), kind(&flow.egress)) {
+        ("nic", _) => match flow.next_hop_type.as_str() {
+            "VirtualNetworkServiceEndpoint" => Way::Endpoint,
+            "VirtualNetworkGateway" => Way::Tunnel,
+            "Internet" => Way::Internet,
+            _ => Way::Inside,
+        },
+        ("gateway", "nic") => Way::Tunnel,
+        ("internet", "nic") => Way::Internet,
+        _ => Way::Outside,
+    }
+}
+
+/// The paths now. Where not all flows were looked at, what the node has forwarded is divided as among those that were.
+fn moment(time: u64, flows: &[LiveFlow], complete: bool, forwarded: u64) -> Moment {
+    let mut rates: BTreeMap<Way, u64> = BTreeMap::new();
+    for flow in flows {
+        *rates.entry(flow.path).or_default() += flow.rate[0] + flow.rate[1];
+    }
+    if !complete {
+        let sum: u64 = rates.values().sum();
+        for rate in rates.values_mut() {
+            *rate = if sum > 0 { (u128::from(*rate) * u128::from(forwarded) / u128::from(sum)) as u64 } else { 0 };
+        }
+    }
+    rates.retain(|path, rate| *rate > 0 && *path != Way::Outside);
+    Moment { time, rates, estimated: !complete, latency: Vec::new() }
+}
+
+fn lines(flows: &[LiveFlow]) -> Vec<Line> {
+    let mut sums: BTreeMap<(&str, Way, &str), (usize, u64)> = BTreeMap::new();
+    // What is left of flows that have ended is no traffic.
+    let ended = ["closed", "reset", "moved", "aborted", "resting"];
+    let lives = |flow: &&LiveFlow| flow.rate != [0; 2] || !ended.contains(&flow.flow.phase.as_str());
+    for LiveFlow { flow, path, rate, .. } in flows.iter().filter(lives) {
+        let sum = sums.entry((&flow.ingress, *path, &flow.egress)).or_default();
+        sum.0 += 1;
+        sum.1 += rate[0] + rate[1];
+    }
+    let line = |((from, path, to), (flows, rate)): ((&str, Way, &str), _)| Line {
+        from: from.to_owned(),
+        path,
+        to: to.to_owned(),
+        flows,
+        rate,
+    };
+    let mut lines: Vec<Line> = sums.into_iter().map(line).collect();
+    lines.sort_by_key(|line| std::cmp::Reverse(line.rate));
+    lines.truncate(LINES);
+    lines
+}
+
+/// Which service's endpoint flows go over: that of the service that they leave by, or of the route where they leave by
+/// the backbone.
+fn name_endpoints(node: &Node, flows: &mut [LiveFlow]) {
+    let (network, ..) = node.drawn();
+    let services: HashMap<&str, &str> =
+        network.services.iter().map(|service| (service.name.as_str(), service.service.as_str())).collect();
+    for flow in flows.iter_mut().filter(|flow| flow.path == Way::Endpoint) {
+        flow.endpoint = match services.get(flow.flow.egress.as_str()) {
+            Some(service) => Some((*service).to_owned()),
+            None => {
+                let address = flow.flow.destination.parse().map(|socket: std::net::SocketAddr| socket.ip().to_string());
+                let to = address.unwrap_or_else(|_| flow.flow.destination.clone());
+                let hop = node.next_hop(&flow.flow.ingress, &to, Some(&flow.flow.protocol));
+                hop.ok().and_then(|hop| hop.route?.service)
+            }
+        };
+    }
+}
+
+fn forwarded_bytes(seen: &Seen) -> u64 {
+    seen.workers.iter().map(|worker| worker.forwarded_bytes).sum()
+}
+
+fn dropped(seen: &Seen) -> BTreeMap<String, u64> {
+    let mut sums = BTreeMap::new();
+    for (reason, packets) in seen.workers.iter().flat_map(|worker| &worker.dropped) {
+        *sums.entry(reason.clone()).or_default() += packets;
+    }
+    sums
+}
+
+fn traffic(seen: &Seen) -> HashMap<String, Traffic> {
+    let mut sums: HashMap<String, Traffic> = HashMap::new();
+    for port in &seen.ports {
+        let sum = sums.entry(port.port.clone()).or_default();
+        sum.received += port.traffic.received;
+        sum.received_bytes += port.traffic.received_bytes;
+        sum.sent += port.traffic.sent;
+        sum.sent_bytes += port.traffic.sent_bytes;
+    }
+    sums
+}

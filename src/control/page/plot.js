@@ -1,0 +1,113 @@
+// Values of the paths over time. One sample a second; a gap is a gap, never a line across it.
+
+import { PATHS, clock, s } from "./dom.js";
+
+const SPAN = 180_000;
+const GAP = 3_000;
+const HEIGHT = 190;
+const EDGE = { left: 74, right: 14, top: 30, bottom: 24 };
+
+/** A plot of samples `{ path, time, value }`. */
+export class Plot {
+  constructor(place, { label, format, least }) {
+    this.format = format;
+    this.least = least;
+    this.label = label;
+    this.samples = new Map(PATHS.map((path) => [path.id, []]));
+    this.marks = [];
+    this.svg = s("svg", { role: "img", class: "plot", "aria-label": label });
+    place.append(this.svg);
+    this.place = place;
+    this.pointer = null;
+    this.svg.addEventListener("pointermove", (event) => { this.pointer = event.offsetX; this.draw(); });
+    this.svg.addEventListener("pointerleave", () => { this.pointer = null; this.draw(); });
+    new ResizeObserver(() => this.draw()).observe(place);
+  }
+
+  add(path, time, value) {
+    const list = this.samples.get(path);
+    if (!list) return;
+    list.push({ time, value });
+    while (list.length > 0 && list[0].time < time - SPAN - GAP) list.shift();
+  }
+
+  isEmpty() { return [...this.samples.values()].every((list) => list.length === 0); }
+  mark(marks) { this.marks = marks; }
+  now(time) { this.time = time; this.draw(); }
+
+  draw() {
+    const width = this.place.clientWidth;
+    if (!this.time || width < 60) return;
+    const [start, end] = [this.time - SPAN, this.time];
+    const seen = new Map([...this.samples].map(([path, list]) => [path, list.filter((sample) => sample.time >= start)]));
+    const highest = Math.max(this.least, ...[...seen.values()].flat().map((sample) => sample.value));
+    const ceiling = nice(highest * 1.08);
+    const x = (time) => EDGE.left + (time - start) / SPAN * (width - EDGE.left - EDGE.right);
+    const y = (value) => HEIGHT - EDGE.bottom - value / ceiling * (HEIGHT - EDGE.top - EDGE.bottom);
+    const parts = [];
+    for (const part of [0, 0.5, 1]) {
+      const at = y(ceiling * part);
+      parts.push(s("path", { class: "grid", d: `M${EDGE.left} ${at}H${width - EDGE.right}` }),
+        s("text", { class: "axis", x: EDGE.left - 8, y: at + 4, "text-anchor": "end" }, this.format(ceiling * part)));
+    }
+    const step = width < 520 ? 60 : 30;
+    for (let ago = 0; ago <= 180; ago += step) {
+      parts.push(s("text", { class: "axis", x: x(end - ago * 1000), y: HEIGHT - 6, "text-anchor": ago === 0 ? "end" : ago === 180 ? "start" : "middle" }, ago === 0 ? "now" : `−${ago} s`));
+    }
+    let free = -Infinity;
+    for (const mark of this.marks.filter((mark) => mark.time >= start && mark.time <= end + 1000)) {
+      const at = Math.min(x(mark.time), width - EDGE.right);
+      parts.push(s("g", { class: "mark" }, s("title", {}, `${clock(mark.time)} ${mark.text}`),
+        s("path", { d: `M${at} ${EDGE.top - 8}V${HEIGHT - EDGE.bottom}` }), s("path", { class: "flag", d: `M${at} ${EDGE.top - 14}l5 6l-5 6l-5 -6z` })));
+      const room = mark.short.length * 7.6;
+      const left = Math.min(at + 9, width - room - 2);
+      if (left > free) {
+        parts.push(s("text", { class: "mark-text", x: left, y: EDGE.top - 14 }, mark.short));
+        free = left + room + 8;
+      }
+    }
+    for (const { id } of PATHS) {
+      const list = seen.get(id);
+      if (!list.some((sample) => sample.value > 0)) continue;
+      let line = "";
+      let before = -Infinity;
+      for (const { time, value } of list) {
+        line += `${time - before > GAP ? "M" : "L"}${x(time).toFixed(1)} ${y(value).toFixed(1)}`;
+        before = time;
+      }
+      parts.push(s("path", { class: `series path-${id}`, d: line }));
+      const last = list.at(-1);
+      if (end - last.time < GAP) parts.push(s("circle", { class: `tip path-${id}`, cx: x(last.time), cy: y(last.value), r: 3.5 }));
+    }
+    if (this.pointer !== null) {
+      const time = start + (this.pointer - EDGE.left) / (width - EDGE.left - EDGE.right) * SPAN;
+      const near = PATHS.map((path) => [path, seen.get(path.id).find((sample) => Math.abs(sample.time - time) < 1000)]).filter(([, sample]) => sample && sample.value > 0);
+      if (near.length > 0) {
+        const at = x(near[0][1].time);
+        const side = at > width / 2 ? "end" : "start";
+        parts.push(s("path", { class: "cross", d: `M${at} ${EDGE.top}V${HEIGHT - EDGE.bottom}` }));
+        near.forEach(([path, sample], row) => parts.push(s("text", { class: `read path-${path.id}`, x: at + (side === "end" ? -8 : 8), y: EDGE.top + 12 + row * 15, "text-anchor": side }, `${path.name} ${this.format(sample.value)}`)));
+      }
+    }
+    this.svg.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
+    this.svg.setAttribute("width", width);
+    this.svg.setAttribute("height", HEIGHT);
+    this.svg.replaceChildren(...parts);
+    const values = PATHS.map((path) => [path, seen.get(path.id).at(-1)]).filter(([, sample]) => sample && sample.value > 0);
+    this.svg.setAttribute("aria-label", `${this.label}. Now: ${values.map(([path, sample]) => `${path.name} ${this.format(sample.value)}`).join(", ") || "nothing"}`);
+  }
+}
+
+/** The next of 1, 2, 5, 10 … */
+function nice(value) {
+  const power = 10 ** Math.floor(Math.log10(value));
+  return [1, 2, 5, 10].map((step) => step * power).find((step) => step >= value) ?? value;
+}
+
+/** What the changes of a node are called above a plot. */
+export function marksOf(changes) {
+  return changes.filter((change) => !change.refused && change.who !== "start").map((change) => ({
+    time: change.at * 1000, text: change.what,
+    short: change.what.replace(/^enable (\S+) on .*/, "$1 on").replace(/^disable (\S+) on .*/, "$1 off").replace("Microsoft.", ""),
+  }));
+}
