@@ -38,6 +38,12 @@ pub trait Dataplane: Send + Sync {
     /// Takes records of who was denied what, at most so many, and tells how many were lost since the start.
     fn take_denials(&self, most: usize) -> (Vec<Denial>, u64);
 
+    /// Lets no flow begin from now on, or lets them again.
+    fn set_draining(&self, draining: bool);
+
+    /// Whether no flow may begin.
+    fn is_draining(&self) -> bool;
+
     /// Sums over all workers, and what their ports count. Ports are named by their number.
     fn counters(&self) -> Counters;
 
@@ -99,6 +105,14 @@ impl Dataplane for worker::Handle {
 
     fn take_denials(&self, most: usize) -> (Vec<Denial>, u64) {
         worker::Handle::take_denials(self, most)
+    }
+
+    fn set_draining(&self, draining: bool) {
+        worker::Handle::set_draining(self, draining);
+    }
+
+    fn is_draining(&self) -> bool {
+        worker::Handle::is_draining(self)
     }
 
     fn counters(&self) -> Counters {

@@ -19,6 +19,7 @@ pub mod explain;
 mod fullness;
 pub mod monitor;
 pub mod node;
+mod notify;
 pub mod ports;
 pub mod privileges;
 pub mod refusal;
@@ -26,6 +27,7 @@ pub mod run;
 mod server;
 pub mod socket;
 pub mod state;
+pub mod support;
 pub mod verify;
 mod watch;
 

@@ -15,6 +15,7 @@ use super::devices::KernelDevices;
 use super::document::Document;
 use super::monitor::{self, MonitorError};
 use super::node::{Loaded, Node, Overrides};
+use super::notify;
 use super::privileges::{self, Files, PrivilegesError};
 use super::refusal::Refusal;
 use super::server;
@@ -183,6 +184,7 @@ pub fn run(
         }
         return Err(RunError::Ready(error));
     }
+    notify::ready();
 
     let result = runtime.block_on(async {
         let mut server = server;
@@ -201,6 +203,7 @@ pub fn run(
             () = watch_flows(node.clone()) => {}
             () = watch_denials(node.clone()) => {}
         }
+        notify::stopping();
         let _ = end.send(true);
         match server.await {
             Ok(result) => result.map_err(RunError::Control),

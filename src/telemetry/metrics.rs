@@ -111,6 +111,8 @@ pub struct Seen {
     pub flow_limit: u64,
     /// Whether packets are forwarded as they should be.
     pub ready: bool,
+    /// Whether no flow may begin.
+    pub draining: bool,
     /// Each worker, by number.
     pub workers: Vec<Report>,
     /// Devices, in the order of ports.
@@ -190,7 +192,9 @@ impl Seen {
     fn node(&self, rows: &mut Rows<'_, '_>) -> Result<(), Error> {
         rows.gauges("build_info", "The program, by its version", [(vec![("version", self.version.as_str())], 1.0)])?;
         rows.gauge("start_time_seconds", "When the node started, since 1970 UTC", self.started)?;
-        rows.gauge("ready", "1 where every port has its device and every worker serves it", f64::from(self.ready))?;
+        let help = "1 where every port has its device, every worker serves it, and new flows are taken";
+        rows.gauge("ready", help, f64::from(self.ready))?;
+        rows.gauge("draining", "1 where no new flows are taken, on request", f64::from(self.draining))?;
         rows.gauge("snapshot_generation", "Generation of the snapshot in force", self.generation as f64)?;
         let help = "When the snapshot came in force, since 1970 UTC";
         rows.gauge("snapshot_in_force_time_seconds", help, self.in_force_since)?;

@@ -1,4 +1,5 @@
-//! What the node tells about itself: counters, summed over workers, and metrics.
+//! What the node tells about itself: counters, summed over workers, metrics, and its newest warnings.
 
 pub mod counters;
 pub mod metrics;
+pub mod recent;
