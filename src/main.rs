@@ -7,7 +7,11 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::FromArgMatches;
 use sidestep::cli::{self, Cli, help};
-use tracing_subscriber::EnvFilter;
+use sidestep::telemetry::recent;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
 /// The variable that holds a filter in the language of `tracing-subscriber`, and wins over `--verbose`.
 const LOG_VARIABLE: &str = "SIDESTEP_LOG";
@@ -28,7 +32,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Sends the log to stderr, so that stdout holds nothing but the answer of the command.
+/// Sends the log to stderr, so that stdout holds nothing but the answer of the command. The newest warnings are kept, too,
+/// whatever the filter says: a support bundle has them.
 fn start_logging(verbose: u8) -> anyhow::Result<()> {
     let filter = match env::var(LOG_VARIABLE) {
         Ok(filter) => filter,
@@ -36,12 +41,12 @@ fn start_logging(verbose: u8) -> anyhow::Result<()> {
         Err(error @ VarError::NotUnicode(_)) => return Err(error).context(LOG_VARIABLE),
     };
     let filter = EnvFilter::try_new(&filter).with_context(|| format!("{LOG_VARIABLE}: {filter:?} is no log filter"))?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let log = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
-        .init();
+        .with_filter(filter);
+    tracing_subscriber::registry().with(log).with(recent::Layer.with_filter(LevelFilter::WARN)).init();
     Ok(())
 }
 

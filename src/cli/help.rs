@@ -23,6 +23,7 @@ pub const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             ("Change it, all or nothing", "apply -c config/demo.toml"),
         ],
     ),
+    ("bench", &[("What there is to measure against", "bench null left/eth0=10.9.1.1/24 right/eth0=10.9.2.1/24")]),
     (
         "bench null",
         &[(
@@ -47,6 +48,14 @@ pub const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     ("denials", &[("The last ten", "denials -n 10")]),
+    ("drain", &[("Take no new flows, before a restart elsewhere", "drain"), ("Take them again", "drain --end")]),
+    (
+        "endpoint",
+        &[
+            ("Out of the tunnel", "endpoint enable spoke/workload Microsoft.Storage"),
+            ("What would the way back do?", "endpoint disable spoke/workload Microsoft.Storage --dry-run"),
+        ],
+    ),
     (
         "flow-log",
         &[
@@ -77,9 +86,18 @@ pub const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     ("flows", &[("All, as data", "flows --limit 1000000 --json")]),
+    ("identity", &[("Whose address is it?", "identity decode fde4:8dd2:1a2b:1a2b:3c4d:5e6f:a01:104")]),
     (
         "identity decode",
         &[("Whose address does the service's log show?", "identity decode fde4:8dd2:1a2b:1a2b:3c4d:5e6f:a01:104")],
+    ),
+    (
+        "lab",
+        &[
+            ("Build the hosts around a network", "lab up -c config/demo.toml"),
+            ("Which labs are there?", "lab status"),
+            ("Take them away again", "lab down -c config/demo.toml"),
+        ],
     ),
     ("lab up", &[("The hosts around the network of the demo", "lab up -c config/demo.toml")]),
     ("lab down", &[("Take them away again", "lab down -c config/demo.toml")]),
@@ -121,6 +139,21 @@ pub const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     ("status", &[("What is in force, and what was counted", "status")]),
+    (
+        "support-bundle",
+        &[
+            ("Into sidestep-support.json, to be attached to a report", "support-bundle"),
+            ("With addresses, to be read here", "support-bundle --addresses -o -"),
+        ],
+    ),
+    (
+        "tags",
+        &[
+            ("Whose address is it?", "tags lookup 20.60.1.10 --tags config/service-tags.json"),
+            ("What has changed from one week to the next?", "tags diff OLDER.json NEWER.json"),
+            ("Put the newer one in force on the running node", "tags apply NEWER.json"),
+        ],
+    ),
     ("tags apply", &[("What would the next week's file change?", "tags apply ServiceTags_Public.json --dry-run")]),
     ("tags diff", &[("What has changed from one week to the next?", "tags diff OLDER.json NEWER.json")]),
     ("tags list", &[("What tags are there?", "tags list --tags config/service-tags.json")]),
@@ -147,12 +180,15 @@ pub const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
 
 /// The command line with all that `--help` shows.
 pub fn command() -> Command {
-    let codes: String = EXIT_CODES.iter().map(|(code, what)| format!("\n  {code:<15}{what}")).collect();
-    let command = Cli::command().after_long_help(format!("Exit codes:{codes}"));
-    with_examples(command, "")
+    with_examples(Cli::command().after_long_help(exit_codes()), "")
 }
 
-/// Adds the examples of a command and of those below it.
+fn exit_codes() -> String {
+    let codes: String = EXIT_CODES.iter().map(|(code, what)| format!("\n  {code:<15}{what}")).collect();
+    format!("Exit codes:{codes}")
+}
+
+/// Adds the examples of a command and of those below it; `--help` and the man page also have the exit codes.
 fn with_examples(command: Command, path: &str) -> Command {
     let names: Vec<String> = command.get_subcommands().map(|below| below.get_name().to_owned()).collect();
     let command = names.iter().fold(command, |command, name| {
@@ -162,7 +198,9 @@ fn with_examples(command: Command, path: &str) -> Command {
     match EXAMPLES.iter().find(|(name, _)| *name == path) {
         Some((_, examples)) => {
             let text = examples.iter().map(|(what, example)| format!("\n  # {what}\n  sidestep {example}"));
-            command.after_help(format!("Examples:{}", text.collect::<String>()))
+            let examples = format!("Examples:{}", text.collect::<String>());
+            let long = format!("{examples}\n\n{}", exit_codes());
+            command.after_help(examples).after_long_help(long)
         }
         None => command,
     }
@@ -172,22 +210,19 @@ fn with_examples(command: Command, path: &str) -> Command {
 mod tests {
     use super::*;
 
-    /// Names of all commands that do something and are shown, as they are typed.
-    fn leaves(command: &Command, path: &str, found: &mut Vec<String>) {
+    /// Names of all commands that are shown, groups too, as they are typed.
+    fn shown(command: &Command, path: &str, found: &mut Vec<String>) {
         for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
             let path = format!("{path} {}", below.get_name()).trim().to_owned();
-            if below.has_subcommands() {
-                leaves(below, &path, found);
-            } else {
-                found.push(path);
-            }
+            shown(below, &path, found);
+            found.push(path);
         }
     }
 
     #[test]
     fn every_command_has_examples_and_every_example_is_of_its_command() {
         let mut found = Vec::new();
-        leaves(&command(), "", &mut found);
+        shown(&command(), "", &mut found);
         found.sort();
         let mut named: Vec<&str> = EXAMPLES.iter().map(|(name, _)| *name).collect();
         named.sort_unstable();
@@ -221,6 +256,11 @@ mod tests {
             help.to_string().contains("Examples:\n  # Whose address is it?\n  sidestep tags lookup 20.60."),
             "{help}"
         );
+        for path in ["tags", "lab", "lab up", "support-bundle"] {
+            let found = path.split(' ').fold(&mut command, |found, name| found.find_subcommand_mut(name).unwrap());
+            let help = found.render_long_help().to_string();
+            assert!(help.contains("Examples:\n  # ") && help.contains("\n\nExit codes:\n  0 "), "{help}");
+        }
         let help = command.render_long_help().to_string();
         assert!(
             help.contains("Exit codes:\n  0 ") && help.contains("\n  2              the command line is wrong"),

@@ -46,6 +46,8 @@ mod tests {
         assert!(page("sidestep.1").contains("the command line is wrong"), "exit codes");
         let lookup = page("sidestep-tags-lookup.1");
         assert!(lookup.contains("sidestep tags lookup 20.60.1.10"), "{lookup}");
+        assert!(lookup.contains("the command line is wrong"), "exit codes: {lookup}");
+        assert!(page("sidestep-lab.1").contains("sidestep lab down"), "groups have examples");
         assert!(!inside.join("sidestep-lab-guard.1").exists(), "what is hidden stays so");
     }
 

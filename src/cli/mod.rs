@@ -10,6 +10,7 @@ pub mod check;
 pub mod completions;
 pub mod demo;
 pub mod denials;
+pub mod drain;
 pub mod endpoint;
 pub mod explain;
 pub mod flow_log;
@@ -24,6 +25,7 @@ pub mod nsg;
 pub mod routes;
 pub mod run;
 pub mod status;
+pub mod support_bundle;
 pub mod tags;
 pub mod top;
 pub mod verify;
@@ -66,6 +68,9 @@ pub enum Command {
     Denials(denials::DenialsArgs),
     /// Show what flows began, ended and were denied, and which path they took.
     FlowLog(flow_log::FlowLogArgs),
+
+    /// Take no new flows on a running node, before it is taken out of service; those that there are go on.
+    Drain(drain::DrainArgs),
     /// Enable or disable a service endpoint on a subnet of a running node.
     Endpoint(endpoint::EndpointArgs),
     /// Explain what becomes of a packet: every stage of the real path and its decision.
@@ -94,6 +99,8 @@ pub enum Command {
     /// The web server inside a lab's namespace; `sidestep lab up` starts it.
     #[command(hide = true)]
     LabServe(lab::ServeArgs),
+    /// Write what a report of a problem should have into one file, without addresses and names.
+    SupportBundle(support_bundle::SupportBundleArgs),
     /// Look into the catalogue of service tags.
     Tags(tags::TagsArgs),
     /// Show live which flows are the fastest, and which path each takes.
@@ -119,6 +126,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => demo::run(args, &mut out)?,
         Command::Denials(args) => denials::run(args, &mut out)?,
         Command::FlowLog(args) => flow_log::run(args, &mut out)?,
+        Command::Drain(args) => drain::run(args, &mut out)?,
         Command::Endpoint(args) => endpoint::run(args, &mut out)?,
         Command::Explain(args) => explain::run(args, &mut out)?,
         Command::Flows(args) => flows::run(args, &mut out)?,
@@ -135,6 +143,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Lab(args) => lab::run(args, &mut out)?,
         Command::LabGuard(args) => demo::run_guard(args)?,
         Command::LabServe(args) => lab::run_serve(args, &mut out)?,
+        Command::SupportBundle(args) => support_bundle::run(args, &mut out)?,
         Command::Tags(args) => tags::run(args, &mut out)?,
         Command::Top(args) => top::run(args, &mut out)?,
         Command::Verify(args) => verify::run(args, &mut out)?,

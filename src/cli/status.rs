@@ -80,6 +80,9 @@ fn text(status: &Status, counters: &Counters) -> String {
     for (reason, count) in &counters.dropped {
         line("", format!("dropped {reason} {count}"));
     }
+    if status.draining {
+        line("draining", "no new flows are taken; `sidestep drain --end` takes them again".to_owned());
+    }
     let FlowUse { used, limit, limit_per_nic, owners } = &status.flows;
     let percent = u64::from(*used) * 100 / u64::from(*limit).max(1);
     line(
@@ -208,6 +211,7 @@ mod tests {
                 refused: Some("it is empty".to_owned()),
             }),
             workers: 2,
+            draining: false,
             flows: FlowUse { used: 1, limit: 1_048_576, limit_per_nic: 500_000, owners: Vec::new() },
             flow_log: Default::default(),
             ports: vec![PortStatus {
@@ -288,11 +292,13 @@ Time                  Generation  Who        What                  Result
 "
         );
 
+        status.draining = true;
         status.flows.used = 901_776;
         let owner = |port: &str, flows| FlowOwner { port: port.to_owned(), flows };
         status.flows.owners = vec![owner("vm1", 500_000), owner("vm2", 401_776)];
         let text = text(&status, &counters);
         let expected = "\
+draining    no new flows are taken; `sidestep drain --end` takes them again
 flows       901776 of 1048576 (86 %), 500000 for each NIC; 2 made, 0 reset by changes
             nearly full; most of them: vm1 500000, vm2 401776
 ";

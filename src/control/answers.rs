@@ -35,6 +35,9 @@ pub struct Status {
     pub catalogue: Option<CatalogueStatus>,
     /// Workers that forward.
     pub workers: u16,
+    /// Whether no new flows are taken.
+    #[serde(default)]
+    pub draining: bool,
     /// How many flows there are, and may be.
     pub flows: FlowUse,
     /// Ports with a device.
@@ -199,6 +202,17 @@ pub struct EndpointAnswer {
     /// What becomes of flows.
     #[serde(flatten)]
     pub flows: FlowChanges,
+}
+
+/// `POST` and `DELETE /v1/drain`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainAnswer {
+    /// Whether no new flows are taken now.
+    pub draining: bool,
+    /// False where it was so before.
+    pub changed: bool,
+    /// Flows that there are, and go on.
+    pub flows: u64,
 }
 
 /// What a change did to flows, or would do. Traces that an earlier change left do not count.

@@ -49,6 +49,12 @@ pub trait Dataplane: Send + Sync {
     /// What the workers' clock shows, in milliseconds.
     fn milliseconds(&self) -> u64;
 
+    /// Lets no flow begin from now on, or lets them again.
+    fn set_draining(&self, draining: bool);
+
+    /// Whether no flow may begin.
+    fn is_draining(&self) -> bool;
+
     /// Sums over all workers, and what their ports count. Ports are named by their number.
     fn counters(&self) -> Counters;
 
@@ -122,6 +128,14 @@ impl Dataplane for worker::Handle {
 
     fn milliseconds(&self) -> u64 {
         worker::Handle::milliseconds(self)
+    }
+
+    fn set_draining(&self, draining: bool) {
+        worker::Handle::set_draining(self, draining);
+    }
+
+    fn is_draining(&self) -> bool {
+        worker::Handle::is_draining(self)
     }
 
     fn counters(&self) -> Counters {

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `GET /metrics` | all metrics, as [`telemetry::metrics`](crate::telemetry::metrics) names them |
 //! | `GET /health` | 200 as long as the control side answers: who gets none restarts the node |
-//! | `GET /ready` | 200 where every port has its device and every worker serves it, else 503 with the ports that lack one |
+//! | `GET /ready` | 200 where every port has its device and every worker serves it, else 503 with the ports that lack one; 503 also while the node drains |
 //!
 //! It only tells: nothing can be changed here, and no address of a packet is told. Who may connect is decided by the address
 //! that is listened on, so there is none unless asked for, and it is loopback unless said otherwise.
@@ -122,9 +122,10 @@ async fn text(State(node): State<Arc<Node>>) -> Response {
 }
 
 async fn ready(State(node): State<Arc<Node>>) -> Response {
-    match tokio::task::spawn_blocking(move || node.without_device()).await {
-        Ok(ports) if ports.is_empty() => "ready\n".into_response(),
-        Ok(ports) => failure(format!("not ready: no device at {}\n", ports.join(", "))),
+    match tokio::task::spawn_blocking(move || (node.is_draining(), node.without_device())).await {
+        Ok((true, _)) => failure("not ready: draining, no new flows are taken\n".to_owned()),
+        Ok((false, ports)) if ports.is_empty() => "ready\n".into_response(),
+        Ok((false, ports)) => failure(format!("not ready: no device at {}\n", ports.join(", "))),
         Err(error) => failure(format!("{error}\n")),
     }
 }

@@ -4,6 +4,9 @@
 //! Changes are made one after the other: validate, compile, open what is new, publish, wait for the workers, close what
 //! is gone. A refusal on the way leaves everything as it was.
 
+mod drain;
+mod support;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -284,6 +287,7 @@ impl Node {
                 .collect(),
             catalogue,
             workers: current.network.workers,
+            draining: self.is_draining(),
             flows: self.flow_use(&current.snapshot),
             ports: self.ports(),
             flow_log: self.flow_log.totals(),
@@ -527,8 +531,9 @@ impl Node {
             compiled_in: current.compiled_in.as_secs_f64(),
             started: unix(self.started_at),
             flow_limit: current.snapshot.flow_limit.into(),
-            ready: without_device.is_empty(),
             flow_log: self.flow_log.totals(),
+            ready: without_device.is_empty() && !self.is_draining(),
+            draining: self.is_draining(),
             workers,
             ports: ports.into_iter().filter_map(seen).collect(),
         }

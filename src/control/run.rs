@@ -16,6 +16,7 @@ use super::document::Document;
 use super::flow_log::FlowLogOptions;
 use super::monitor::{self, MonitorError};
 use super::node::{Loaded, Node, Overrides};
+use super::notify;
 use super::page::{Page, PageError};
 use super::privileges::{self, Files, PrivilegesError};
 use super::refusal::Refusal;
@@ -227,6 +228,7 @@ pub fn run(
         }
         return Err(RunError::Ready(error));
     }
+    notify::ready();
 
     let result = runtime.block_on(async {
         let mut server = server;
@@ -252,6 +254,7 @@ pub fn run(
             let stopping = tokio::task::spawn_blocking(move || node.stop(saved));
             let _ = stopping.await.inspect_err(|error| tracing::error!(%error, "the workers do not end"));
         }
+        notify::stopping();
         let _ = end.send(true);
         match server.await {
             Ok(result) => result.map_err(RunError::Control),

@@ -18,6 +18,8 @@
 //! | `PUT /v1/document?path=&dry_run=` | [`DocumentAnswer`](super::answers::DocumentAnswer) |
 //! | `PUT /v1/catalogue?path=&dry_run=` | [`DocumentAnswer`](super::answers::DocumentAnswer) |
 //! | `POST`, `DELETE /v1/subnets/{network}/{subnet}/endpoints/{service}?dry_run=` | [`EndpointAnswer`](super::answers::EndpointAnswer) |
+//! | `POST`, `DELETE /v1/drain` | [`DrainAnswer`](super::answers::DrainAnswer) |
+//! | `GET /v1/support` | [`SupportAnswer`](super::support::SupportAnswer) |
 //!
 //! Errors are an [`ErrorAnswer`] with status 400 (malformed), 404 (unknown name), 408 (too slow), 409 (not as things
 //! are), 413 (too large), 422 (a document with mistakes) or 500 (a device or file failed).
@@ -102,6 +104,8 @@ fn router(node: Arc<Node>) -> Router {
         .route("/v1/document", put(document))
         .route("/v1/catalogue", put(catalogue))
         .route("/v1/subnets/{network}/{subnet}/endpoints/{service}", post(enable).delete(disable))
+        .route("/v1/drain", post(drain).delete(end_drain))
+        .route("/v1/support", get(support))
         .fallback(unknown)
         .method_not_allowed_fallback(not_allowed)
         .layer(middleware::from_fn(bounded))
@@ -348,6 +352,21 @@ async fn catalogue(
 ) -> Answer<impl Serialize> {
     let Query(CatalogueQuery { path, dry_run }) = query?;
     ask(node, move |node| if dry_run { node.try_catalogue(&path) } else { node.apply_catalogue(&who, &path) }).await
+}
+
+async fn drain(State(node): State<Arc<Node>>, ConnectInfo(Caller(who)): ConnectInfo<Caller>) -> Answer<impl Serialize> {
+    ask(node, move |node| Ok(node.drain(&who, true))).await
+}
+
+async fn end_drain(
+    State(node): State<Arc<Node>>,
+    ConnectInfo(Caller(who)): ConnectInfo<Caller>,
+) -> Answer<impl Serialize> {
+    ask(node, move |node| Ok(node.drain(&who, false))).await
+}
+
+async fn support(State(node): State<Arc<Node>>) -> Answer<impl Serialize> {
+    ask(node, |node| Ok(node.support())).await
 }
 
 type EndpointPath = Path<(String, String, String)>;

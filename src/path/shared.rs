@@ -2,7 +2,7 @@
 //! are, and endpoint-independent mappings.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use super::denial::Denials;
 use super::flow::{Family, FlowState};
@@ -26,6 +26,8 @@ pub struct Shared {
     pub(super) denials: Denials,
     /// Rooms that are kept free for workers that have found the node full and could not make room themselves.
     kept: AtomicU32,
+    /// Whether no flow may begin.
+    draining: AtomicBool,
     workers: u16,
     hasher: RandomState,
 }
@@ -45,6 +47,7 @@ impl Shared {
             mappings: Mappings::new(),
             denials: Denials::new(),
             kept: AtomicU32::new(0),
+            draining: AtomicBool::new(false),
             workers: workers.max(1),
             hasher: RandomState::new(),
         }
@@ -63,6 +66,16 @@ impl Shared {
     /// Endpoint-independent mappings now.
     pub fn mappings(&self) -> usize {
         self.mappings.len()
+    }
+
+    /// Lets no flow begin from now on, or lets them again. Those that there are go on.
+    pub fn set_draining(&self, draining: bool) {
+        self.draining.store(draining, Ordering::Relaxed);
+    }
+
+    /// Whether no flow may begin. Asked by what would begin one, never by a packet of a flow.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
     }
 
     /// Who was denied what, for people.

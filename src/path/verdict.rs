@@ -133,6 +133,7 @@ named! {
         ForgedIdentity = "forged_identity", "The source address is one that only the node itself gives: an identity, a mapped prefix, a pool.";
         EndpointBypassed = "endpoint_bypassed", "Through the gateway, the internet edge or an appliance, from an address that the receiver reaches over a service endpoint: left of the old path, or forged.";
         SecondRequest = "second_request", "More than the request that a plain HTTP connection was judged by; another connection may carry it.";
+        Draining = "draining", "It would begin a flow, and the node drains: it takes no new ones.";
     }
 }
 

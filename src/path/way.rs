@@ -156,6 +156,9 @@ fn first(core: &mut Core, tables: &mut Tables, packet: &mut Packet<'_>, egress: 
     if let Some(verdict) = refuse_midway(core, &decision, packet, egress) {
         return verdict;
     }
+    if core.settings.shared.is_draining() && !goes_on(tables, packet) {
+        return Verdict::Dropped(DropReason::Draining);
+    }
     let mut begun = begin(core, tables, &decision, packet, false, egress);
     let mut made = 0;
     while let Err(NotMade::NoRoom(owner, exceeded)) = begun {
@@ -188,6 +191,11 @@ fn first(core: &mut Core, tables: &mut Tables, packet: &mut Packet<'_>, egress: 
         answer::icmp_error(core, error, *ingress, frame.bytes(), parsed, *now, egress);
     }
     refuse(core, packet, reason, egress)
+}
+
+/// Whether a packet that begins a flow is of a conversation that there was: one without connections, which a change moved.
+fn goes_on(tables: &Tables, packet: &Packet<'_>) -> bool {
+    packet.parsed.protocol != protocol::TCP && (met(&tables.v4, packet).is_some() || met(&tables.v6, packet).is_some())
 }
 
 /// A packet begins no flow. Whom policies and firewalls deny is told at once, and so are people.
@@ -479,6 +487,17 @@ fn unusual<A: Family>(
     let Some(state) = flows.state_mut(id) else { return Hit::Miss };
     match state.phase {
         Phase::Reset | Phase::Moved => trace(core, flows, id, direction, packet, egress),
+        // What has ended does not begin anew, neither where a port rests nor by the same ports.
+        Phase::Closed | Phase::Aborted if begins && core.settings.shared.is_draining() => {
+            Hit::Verdict(Verdict::Dropped(DropReason::Draining))
+        }
+        Phase::Resting
+            if core.settings.shared.is_draining()
+                && state.is_from_inside(direction)
+                && (begins || packet.parsed.protocol != protocol::TCP) =>
+        {
+            Hit::Verdict(Verdict::Dropped(DropReason::Draining))
+        }
         Phase::Resting if !state.is_from_inside(direction) => {
             remember_unsolicited(core, packet, DropReason::NoMapping);
             Hit::Verdict(Verdict::Dropped(DropReason::PortResting))

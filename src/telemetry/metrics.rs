@@ -114,6 +114,9 @@ pub struct Seen {
     pub ready: bool,
     /// What was recorded of flows, and lost.
     pub flow_log: FlowLogTotals,
+
+    /// Whether no flow may begin.
+    pub draining: bool,
     /// Each worker, by number.
     pub workers: Vec<Report>,
     /// Devices, in the order of ports.
@@ -193,7 +196,9 @@ impl Seen {
     fn node(&self, rows: &mut Rows<'_, '_>) -> Result<(), Error> {
         rows.gauges("build_info", "The program, by its version", [(vec![("version", self.version.as_str())], 1.0)])?;
         rows.gauge("start_time_seconds", "When the node started, since 1970 UTC", self.started)?;
-        rows.gauge("ready", "1 where every port has its device and every worker serves it", f64::from(self.ready))?;
+        let help = "1 where every port has its device, every worker serves it, and new flows are taken";
+        rows.gauge("ready", help, f64::from(self.ready))?;
+        rows.gauge("draining", "1 where no new flows are taken, on request", f64::from(self.draining))?;
         rows.gauge("snapshot_generation", "Generation of the snapshot in force", self.generation as f64)?;
         let help = "When the snapshot came in force, since 1970 UTC";
         rows.gauge("snapshot_in_force_time_seconds", help, self.in_force_since)?;

@@ -282,6 +282,16 @@ impl Handle {
         self.clock.milliseconds(Instant::now())
     }
 
+    /// Lets no flow begin from now on, or lets them again.
+    pub fn set_draining(&self, draining: bool) {
+        self.shared.set_draining(draining);
+    }
+
+    /// Whether no flow may begin.
+    pub fn is_draining(&self) -> bool {
+        self.shared.is_draining()
+    }
+
     /// What the ports of all workers count and were granted.
     pub fn ports(&self) -> Vec<PortReport> {
         self.ask(Command::Ports).into_iter().flatten().collect()

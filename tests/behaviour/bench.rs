@@ -231,6 +231,11 @@ impl Bench {
         while !self.forwarder.sweep(self.now, 16, &mut self.sent) {}
     }
 
+    /// Takes no new flows from now on, or takes them again.
+    pub(crate) fn drain(&self, draining: bool) {
+        self.shared.set_draining(draining);
+    }
+
     /// Ends what is over.
     pub(crate) fn expire(&mut self) {
         self.forwarder.expire(self.now, 1_000, &mut self.sent);

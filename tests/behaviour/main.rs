@@ -5,6 +5,7 @@ mod abuse;
 mod bench;
 mod changes;
 mod client;
+mod draining;
 mod drops;
 mod errors;
 mod explaining;

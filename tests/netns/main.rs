@@ -21,6 +21,7 @@ mod bursts;
 mod changes;
 mod ethernet;
 mod leak;
+mod operations;
 mod paths;
 mod starting;
 mod switch;

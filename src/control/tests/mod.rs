@@ -3,12 +3,14 @@
 
 mod change;
 mod denials;
+mod drain;
 mod dry_run;
 mod fullness;
 mod monitor;
 mod page;
 mod question;
 mod socket;
+mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -145,6 +147,8 @@ struct Stage {
     silent: Mutex<bool>,
     /// Whether the workers do not forward by a new generation in time.
     late: Mutex<bool>,
+    /// Whether no flow may begin.
+    draining: Mutex<bool>,
 }
 
 struct FakeDevices(Arc<Stage>);
@@ -237,6 +241,14 @@ impl Dataplane for FakeWorkers {
         let used = owners.iter().map(|(_, flows)| flows).sum();
         owners.truncate(count);
         (used, owners)
+    }
+
+    fn set_draining(&self, draining: bool) {
+        *self.stage.draining.lock().unwrap() = draining;
+    }
+
+    fn is_draining(&self) -> bool {
+        *self.stage.draining.lock().unwrap()
     }
 
     fn counters(&self) -> Counters {

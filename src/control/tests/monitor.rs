@@ -64,6 +64,18 @@ fn a_node_without_one_of_its_devices_is_healthy_and_not_ready() {
 }
 
 #[test]
+fn a_node_that_drains_is_healthy_and_not_ready() {
+    let watched = Watched::new();
+    watched.setup.node.drain("test", true);
+    let answer = watched.ask("GET /ready");
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert!(answer.ends_with("not ready: draining, no new flows are taken\n"), "{answer}");
+    assert!(watched.ask("GET /health").ends_with("\r\n\r\nok\n"));
+    watched.setup.node.drain("test", false);
+    assert!(watched.ask("GET /ready").ends_with("\r\n\r\nready\n"));
+}
+
+#[test]
 fn nothing_else_is_there_and_nothing_can_be_changed() {
     let watched = Watched::new();
     let answer = watched.ask("GET /v1/status");
