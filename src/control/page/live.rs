@@ -212,7 +212,7 @@ impl Watch {
         let settling = looked.changed.is_some_and(|changed| changed.elapsed() < SETTLING);
         let changed = looked.last.generation != node.health().generation;
         let interval = if settling || changed { INTERVAL_SETTLING } else { INTERVAL };
-        if !looked.before.as_ref().is_some_and(|before| before.at.elapsed() < interval) {
+        if looked.before.as_ref().is_none_or(|before| before.at.elapsed() >= interval) {
             looked.look(node);
         }
         let moments = looked.moments.iter().filter(|moment| moment.time > since).cloned().collect();

@@ -5,13 +5,13 @@
 //! | `GET /`, `/page.css`, `/*.js`, `/icon.svg` | the page, embedded in the program; nothing in it is secret |
 //! | `GET /api/picture` | the network as it is drawn: [`Picture`](picture::Picture) |
 //! | `GET /api/live?since=` | what goes on now: [`Live`](live::Live) |
-//! | `GET /api/v1/routes`, `next-hop`, `explain`, `nsg`, `verify` | as on the [control socket](super::server) |
+//! | `GET /api/v1/routes`, `next-hop`, `explain`, `nsg`, `verify` | as on the control socket |
 //! | `POST /api/endpoint?subnet=&service=&enabled=&dry_run=` | [`EndpointAnswer`](super::answers::EndpointAnswer) |
 //!
 //! # Who may ask
 //! Every user of the machine can connect to a loopback address, and so can every web page that one of them looks at. So
-//! `/api/` answers only who knows the token of this start, which stands in the URL that is printed ([`access`]), and the
-//! page loads nothing from elsewhere and lets nobody frame it ([`assets`]).
+//! `/api/` answers only who knows the token of this start, which stands in the URL that is printed (`access.rs`), and the
+//! page loads nothing from elsewhere and lets nobody frame it (`assets.rs`).
 //!
 //! # What it costs
 //! Nothing while nobody looks. Workers are asked at most once in [`live::INTERVAL`], however many look (for a second after a
