@@ -10,6 +10,7 @@ use super::egress::{Egress, SendFailure};
 use super::flow::{Family, FlowState};
 use super::fragments::Fragments;
 use super::inspect;
+use super::record;
 use super::redecide::{self, Foreseen, Sides};
 use super::undecided::key_of;
 use super::unsolicited::answer_due;
@@ -132,8 +133,12 @@ impl Forwarder {
     ) -> Verdict {
         let length = frame.len();
         let verdict = match parse::parse(frame.bytes()) {
-            Ok(parsed) if parsed.has_options => Verdict::Dropped(DropReason::IpOptions),
+            Ok(parsed) if parsed.has_options => {
+                egress.stage(|| record::dropped("parse", DropReason::IpOptions));
+                Verdict::Dropped(DropReason::IpOptions)
+            }
             Ok(mut parsed) => {
+                egress.stage(|| record::parsed(&self.core.snapshot, ingress, &parsed));
                 frame.set_len(parsed.total as usize);
                 // Who takes over was given a packet that has been counted.
                 if may_hand_over && frame.offload.segmentation.is_some() {
@@ -148,7 +153,10 @@ impl Forwarder {
                     self.fragments.way(&mut self.core, &mut self.tables, &mut packet, egress)
                 }
             }
-            Err(error) => Verdict::Dropped(error.into()),
+            Err(error) => {
+                egress.stage(|| record::dropped("parse", error.into()));
+                Verdict::Dropped(error.into())
+            }
         };
         self.count(verdict, length);
         verdict

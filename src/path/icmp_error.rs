@@ -4,6 +4,7 @@ use super::core::Core;
 use super::egress::Egress;
 use super::flow::{Family, FlowState, Phase};
 use super::origin;
+use super::record;
 use super::redecide::{self, Outcome};
 use super::verdict::{DropReason, Verdict};
 use super::way::{Packet, Tables};
@@ -59,6 +60,7 @@ fn way_in<A: Family>(
     let Some((id, direction)) = flows.lookup_hashed(hash, &key) else {
         return core.owner(hash).filter(|_| packet.may_hand_over).map(Verdict::HandOver);
     };
+    egress.stage(|| record::met(core, flows, id, direction, packet.now).with("the flow of the packet that it quotes"));
     if flows.state(id).is_none_or(|state| state.generation != core.snapshot.generation as u32)
         && redecide::flow(core, flows, id, packet.now, egress) != Outcome::Kept
     {

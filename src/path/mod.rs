@@ -12,7 +12,8 @@
 //! the first of their packet comes.
 //!
 //! [`forwarder::Forwarder`] is the path of one worker. [`explain()`] runs the same stages with an observer that writes
-//! down each decision; in forwarding the observer is [`observer::Silent`] and costs nothing.
+//! down each decision; so does a packet that is traced, whose [`Egress`] hears them. In forwarding nobody hears them, which
+//! costs nothing.
 //!
 //! [`nat`] says how addresses are translated, and which requirements of the RFCs that keeps.
 //!
@@ -44,6 +45,7 @@ pub mod observer;
 pub mod order;
 pub mod origin;
 pub mod policy;
+mod record;
 pub mod redecide;
 pub mod route;
 pub mod save;
