@@ -113,12 +113,22 @@ impl Client {
         Err(ClientError::Refused { status: status.as_u16(), answer })
     }
 
-    async fn exchange(&self, method: Method, target: &str, body: Bytes) -> Result<(StatusCode, Bytes), ClientError> {
-        let stream = UnixStream::connect(&self.path).await.map_err(|error| match error.kind() {
+    /// Connects.
+    pub(super) async fn connect(&self) -> Result<UnixStream, ClientError> {
+        UnixStream::connect(&self.path).await.map_err(|error| match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ClientError::NoNode(self.path.clone()),
             io::ErrorKind::PermissionDenied => ClientError::Forbidden(self.path.clone()),
             _ => self.broken(error),
-        })?;
+        })
+    }
+
+    pub(super) async fn exchange(
+        &self,
+        method: Method,
+        target: &str,
+        body: Bytes,
+    ) -> Result<(StatusCode, Bytes), ClientError> {
+        let stream = self.connect().await?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.broken(error))?;
         let connection = tokio::spawn(connection);
@@ -139,7 +149,7 @@ impl Client {
         Ok((status, body))
     }
 
-    fn broken(&self, reason: impl ToString) -> ClientError {
+    pub(super) fn broken(&self, reason: impl ToString) -> ClientError {
         ClientError::Broken { path: self.path.clone(), reason: reason.to_string() }
     }
 }

@@ -12,7 +12,7 @@ use crate::path::forwarder::FlowSummary;
 use crate::path::redecide::Foreseen;
 use crate::port::Port;
 use crate::snapshot::{PortId, Snapshot};
-use crate::worker::{self, PortReport, Stopped};
+use crate::worker::{self, PortReport, Stopped, Wanted, Watching};
 
 /// The queues of an opened device, one for each worker.
 pub type Queues = Vec<Box<dyn Port>>;
@@ -43,6 +43,9 @@ pub trait Dataplane: Send + Sync {
 
     /// What each worker counts, and the queues of all ports that they serve. Ports are named by their number.
     fn workers(&self) -> (Vec<Counters>, Vec<PortReport>);
+
+    /// Watches packets from now on, in a node with so many ports; none where no more can be watched.
+    fn watch(&self, wanted: Wanted, ports: usize) -> Option<Watching>;
 
     /// Takes new ports in; one with the number of an old one replaces it.
     fn add_ports(&self, ports: Vec<(PortId, Queues)>);
@@ -115,6 +118,10 @@ impl Dataplane for worker::Handle {
     fn workers(&self) -> (Vec<Counters>, Vec<PortReport>) {
         let counters = worker::Handle::counters(self);
         (counters.iter().map(|worker| Counters::sum(std::slice::from_ref(worker))).collect(), self.ports())
+    }
+
+    fn watch(&self, wanted: Wanted, ports: usize) -> Option<Watching> {
+        worker::Handle::watch(self, wanted, ports)
     }
 
     fn add_ports(&self, ports: Vec<(PortId, Queues)>) {

@@ -16,6 +16,7 @@ mod difference;
 pub mod document;
 mod endpoints;
 pub mod explain;
+pub mod follow;
 mod fullness;
 pub mod monitor;
 pub mod node;
@@ -26,6 +27,7 @@ pub mod run;
 mod server;
 pub mod socket;
 pub mod state;
+pub mod stream;
 pub mod verify;
 mod watch;
 

@@ -21,6 +21,7 @@ use super::difference::{self, PortChanges};
 use super::document::{CatalogueFile, Document};
 use super::endpoints;
 use super::explain::{self, ExplainAnswer};
+use super::follow::Follows;
 use super::fullness::{self, Fullness};
 use super::ports::{Attachment, attachments, kind_name};
 use super::privileges;
@@ -62,15 +63,15 @@ pub struct Overrides {
 }
 
 /// What is in force.
-struct Current {
+pub(super) struct Current {
     document: Document,
     catalogue: CatalogueFile,
     /// Endpoints that were switched since the document was loaded.
     switched: BTreeMap<(String, &'static str), bool>,
-    network: Arc<Network>,
+    pub(super) network: Arc<Network>,
     plan: Plan,
-    snapshot: Arc<Snapshot>,
-    attachments: Vec<Attachment>,
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) attachments: Vec<Attachment>,
     compiled_in: Duration,
     since: SystemTime,
 }
@@ -105,7 +106,7 @@ pub struct Node {
     overrides: Overrides,
     publisher: Arc<Publisher>,
     devices: Box<dyn Devices>,
-    dataplane: Box<dyn Dataplane>,
+    pub(super) dataplane: Box<dyn Dataplane>,
     /// `flows.limit` that the workers were started with.
     largest_flow_limit: u32,
     current: Mutex<Arc<Current>>,
@@ -119,6 +120,7 @@ pub struct Node {
     /// What was last said about too many flows.
     fullness: Mutex<Fullness>,
     denials: Mutex<DenialLog>,
+    pub(super) follows: Follows,
     /// What outlives the process.
     state: Mutex<Option<StateStatus>>,
     started: Instant,
@@ -221,6 +223,7 @@ impl Loaded {
             granted: Mutex::new(granted),
             fullness: Mutex::default(),
             denials: Mutex::default(),
+            follows: Follows::default(),
             state: Mutex::default(),
             started: Instant::now(),
             started_at: since,
@@ -777,7 +780,7 @@ impl Node {
         Ok((ports, FlowChanges { complete, ..flows }))
     }
 
-    fn current(&self) -> Arc<Current> {
+    pub(super) fn current(&self) -> Arc<Current> {
         lock(&self.current).clone()
     }
 

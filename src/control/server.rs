@@ -12,6 +12,9 @@
 //! | `GET /v1/verify?from=&to=&direction=&protocol=&port=&local_port=&remote_port=` | [`VerifyAnswer`](super::verify::VerifyAnswer) |
 //! | `GET /v1/flows?limit=` | [`FlowsAnswer`](super::answers::FlowsAnswer) |
 //! | `GET /v1/counters` | [`Counters`](super::answers::Counters) |
+//! | `GET /v1/trace?from=&to=&protocol=&port=&both=&count=&timeout=` | a [`TraceLine`](crate::telemetry::trace::TraceLine) a line, as packets come |
+//! | `GET /v1/capture?…&what=&snaplen=` | a pcapng file, as packets come |
+//! | `DELETE /v1/watches/{id}` | ends a trace or capture, whose answer names its id in a header |
 //! | `PUT /v1/document?path=&dry_run=` | [`DocumentAnswer`](super::answers::DocumentAnswer) |
 //! | `PUT /v1/catalogue?path=&dry_run=` | [`DocumentAnswer`](super::answers::DocumentAnswer) |
 //! | `POST`, `DELETE /v1/subnets/{network}/{subnet}/endpoints/{service}?dry_run=` | [`EndpointAnswer`](super::answers::EndpointAnswer) |
@@ -38,6 +41,7 @@ use tokio::net::UnixListener;
 use tokio::sync::watch;
 
 use super::answers::{ErrorAnswer, ExplainQuery, VerifyQuery};
+use super::follow;
 use super::node::Node;
 use super::refusal::Refusal;
 
@@ -63,11 +67,12 @@ pub(crate) async fn serve(
     mut end: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let listener = UnixListener::from_std(listener)?;
-    let service = router(node).into_make_service_with_connect_info::<Caller>();
+    let service = router(node.clone()).into_make_service_with_connect_info::<Caller>();
     let mut ended = end.clone();
     let server = axum::serve(listener, service).with_graceful_shutdown(async move {
         // An error says that the sender is gone, which is an end, too.
         let _ = ended.wait_for(|end| *end).await;
+        node.end_follows();
     });
     tokio::select! {
         result = server.into_future() => result,
@@ -89,6 +94,7 @@ fn router(node: Arc<Node>) -> Router {
         .route("/v1/counters", get(counters))
         .route("/v1/document", put(document))
         .route("/v1/catalogue", put(catalogue))
+        .merge(follow::routes())
         .route("/v1/subnets/{network}/{subnet}/endpoints/{service}", post(enable).delete(disable))
         .fallback(unknown)
         .method_not_allowed_fallback(not_allowed)
@@ -114,7 +120,7 @@ impl Connected<IncomingStream<'_, UnixListener>> for Caller {
 }
 
 /// An error on its way out.
-struct Failure(StatusCode, ErrorAnswer);
+pub(super) struct Failure(StatusCode, ErrorAnswer);
 
 impl Failure {
     fn new(status: StatusCode, error: impl Into<String>) -> Self {

@@ -25,8 +25,7 @@ pub(super) fn dropped(stage: &str, reason: DropReason) -> StageRecord {
 
 /// No flow was met.
 pub(super) fn missed() -> StageRecord {
-    StageRecord::new("flow", "miss")
-        .with("decided as the first packet of a new flow; later ones replay the outcome")
+    StageRecord::new("flow", "miss").with("decided as the first packet of a new flow; later ones replay the outcome")
 }
 
 /// A flow was met. What it replays was decided before: the route that wins for its first packet now is told with it.
@@ -91,10 +90,8 @@ pub(super) fn decided_again(core: &Core, outcome: Outcome) -> StageRecord {
 
 /// What the replay of a flow writes into a packet. `out` is the key of the other direction's packets where it leaves.
 pub(super) fn rewritten<A: Family>(parsed: &Parsed, out: &FlowKey<A>, translated: bool) -> StageRecord {
-    let ports = matches!(
-        parsed.protocol,
-        protocol::TCP | protocol::UDP | protocol::SCTP | protocol::DCCP | protocol::UDP_LITE
-    );
+    let ports =
+        matches!(parsed.protocol, protocol::TCP | protocol::UDP | protocol::SCTP | protocol::DCCP | protocol::UDP_LITE);
     let shown = |address: std::net::IpAddr, port: u16| {
         if ports { std::net::SocketAddr::new(address, port).to_string() } else { address.to_string() }
     };
@@ -107,11 +104,7 @@ pub(super) fn rewritten<A: Family>(parsed: &Parsed, out: &FlowKey<A>, translated
         return record;
     }
     record
-        .with(change(
-            "source",
-            (parsed.source(), parsed.source_port),
-            (out.destination.to_ip(), out.destination_port),
-        ))
+        .with(change("source", (parsed.source(), parsed.source_port), (out.destination.to_ip(), out.destination_port)))
         .with(change(
             "destination",
             (parsed.destination(), parsed.destination_port),
@@ -124,11 +117,7 @@ fn path_of(snapshot: &Snapshot, sides: &Sides, state: &FlowState) -> String {
     let (ingress, egress) = (name(snapshot, sides.ingress), name(snapshot, sides.egress));
     let pool = state.pool().and_then(|pool| snapshot.pool(pool));
     let pool = pool.map(|pool| format!(" of {}", pool.name)).unwrap_or_default();
-    format!(
-        "{ingress} to {egress}, {}, source seen as {}{pool}",
-        state.next_hop_type.name(),
-        sides.presented.0
-    )
+    format!("{ingress} to {egress}, {}, source seen as {}{pool}", state.next_hop_type.name(), sides.presented.0)
 }
 
 /// The route that wins for a subject: the same stage as for first packets.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::Sender;
 
 use super::ports::PortReport;
+use super::watch::Watch;
 use crate::path::forwarder::FlowSummary;
 use crate::path::redecide::Foreseen;
 use crate::port::Port;
@@ -27,6 +28,10 @@ pub(super) enum Command {
     LastChange(Sender<Foreseen>),
     /// Tell what the ports count.
     Ports(Sender<Vec<PortReport>>),
+    /// Watch packets; answered once that has begun.
+    Watch(Arc<Watch>, Sender<()>),
+    /// Forget watches that are over.
+    Unwatch,
     /// End.
     Stop,
 }

@@ -31,7 +31,7 @@ use crate::path::forwarder::FlowSummary;
 use crate::path::policy::Named;
 use crate::path::redecide::{Fate, Foreseen, Sides, fate};
 use crate::snapshot::{NextHopType, PortId, Publisher, Snapshot};
-use crate::worker::{PortReport, Stopped, Traffic};
+use crate::worker::{PortReport, Stopped, Traffic, Wanted, Watching};
 
 /// A network with a forced tunnel and a service, and places to put more.
 const DOCUMENT: &str = r#"
@@ -241,6 +241,10 @@ impl Dataplane for FakeWorkers {
             counters: BTreeMap::new(),
         };
         (vec![self.counters()], serving.iter().map(report).collect())
+    }
+
+    fn watch(&self, _: Wanted, _: usize) -> Option<Watching> {
+        None
     }
 
     fn add_ports(&self, ports: Vec<(PortId, Queues)>) {
