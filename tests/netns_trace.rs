@@ -372,9 +372,12 @@ fn a_capture_goes_into_a_pipe_and_ends_with_its_reader() {
     let lab = node("capture-pipe");
     let mut capture = lab.command(&["capture", "--from", "vm1", "--what", "entered", "-w", "-"]);
     let mut capture = capture.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start");
-    let mut reader = Command::new("tcpdump");
-    reader.args(["-n", "-l", "-c", "2", "-r", "-"]).stdin(capture.stdout.take().expect("a pipe"));
-    let mut reader = reader.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("tcpdump");
+    // Nobody else has the reading end, so that it is closed with tcpdump.
+    let mut reader = {
+        let mut reader = Command::new("tcpdump");
+        reader.args(["-n", "-l", "-c", "2", "-r", "-"]).stdin(capture.stdout.take().expect("a pipe"));
+        reader.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("tcpdump")
+    };
     let said = lines(capture.stderr.take().expect("err"));
     assert_eq!(said.recv_timeout(PATIENCE).as_deref(), Ok("capturing; Ctrl-C ends"));
     let shown = lines(reader.stdout.take().expect("out"));

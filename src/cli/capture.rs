@@ -184,7 +184,7 @@ mod tests {
     fn only_whole_blocks_are_written_and_losses_are_read() {
         let mut file = Vec::new();
         pcapng::write_section(&mut file, "test").unwrap();
-        pcapng::write_interface(&mut file, "vm1", "nic", 0).unwrap();
+        pcapng::write_interface(&mut file, pcapng::LINK_TYPE_RAW, "vm1", "nic", 0).unwrap();
         let packet = pcapng::Packet {
             interface: 0,
             at: Duration::from_secs(1),

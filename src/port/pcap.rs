@@ -45,7 +45,7 @@ impl Pcap {
     pub fn new(inner: Box<dyn Port>, name: &str, path: &Path, now: Instant) -> io::Result<Self> {
         let mut file = BufWriter::with_capacity(BUFFER, File::create(path)?);
         pcapng::write_section(&mut file, "")?;
-        pcapng::write_interface(&mut file, name, "", 0)?;
+        pcapng::write_interface(&mut file, pcapng::LINK_TYPE_RAW, name, "", 0)?;
         file.flush()?;
         Ok(Self {
             inner,

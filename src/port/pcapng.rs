@@ -1,5 +1,5 @@
 //! Blocks of the pcapng format (draft-ietf-opsawg-pcapng), in the byte order of the machine, with packets that begin with
-//! their IP header (link type RAW, 101) and times in nanoseconds.
+//! their IP header and times in nanoseconds.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -25,7 +25,11 @@ const PACKET_FLAGS: u16 = 2;
 const PACKET_ID: u16 = 5;
 const STATISTICS_RECEIVED: u16 = 4;
 const STATISTICS_DROPPED: u16 = 5;
-const LINK_TYPE_RAW: u16 = 101;
+/// Packets that begin with their IP header, as the registry of link types has it.
+pub const LINK_TYPE_RAW: u16 = 101;
+/// The same for files with several interfaces: libpcap's own number of it. It compares those of further interfaces with its
+/// own number of the first, and refuses 101 there (as of 1.10); to Wireshark both are the same.
+pub const LINK_TYPE_RAW_OF_SEVERAL: u16 = 12;
 const NANOSECONDS: u8 = 9;
 
 /// Which way a packet goes, as the packet block's flags say it.
@@ -77,9 +81,9 @@ pub fn write_section(out: &mut impl Write, application: &str) -> io::Result<()> 
 ///
 /// # Errors
 /// Those of the writer.
-pub fn write_interface(out: &mut impl Write, name: &str, kind: &str, snaplen: u32) -> io::Result<()> {
+pub fn write_interface(out: &mut impl Write, link_type: u16, name: &str, kind: &str, snaplen: u32) -> io::Result<()> {
     let mut interface = Vec::new();
-    interface.extend(LINK_TYPE_RAW.to_ne_bytes());
+    interface.extend(link_type.to_ne_bytes());
     interface.extend([0; 2]);
     interface.extend(snaplen.to_ne_bytes());
     write_option(&mut interface, INTERFACE_NAME, name.as_bytes());

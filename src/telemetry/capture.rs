@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::trace::{TracedVerdict, port_name};
 use crate::packet::frame::Checksum;
 use crate::path::{DropReason, Verdict};
-use crate::port::pcapng::{self, Direction};
+use crate::port::pcapng::{self, Direction, LINK_TYPE_RAW_OF_SEVERAL};
 use crate::snapshot::{PortId, Snapshot};
 use crate::worker::{How, Image, Seen};
 
@@ -183,7 +183,7 @@ impl Capture {
         let number = self.interfaces.len() as u32;
         let kind = snapshot.port(port).map_or("", |port| crate::control::ports::kind_name(port.kind));
         let snaplen = u32::try_from(self.snaplen).unwrap_or(0);
-        let _ = pcapng::write_interface(out, &port_name(snapshot, port), kind, snaplen);
+        let _ = pcapng::write_interface(out, LINK_TYPE_RAW_OF_SEVERAL, &port_name(snapshot, port), kind, snaplen);
         self.interfaces.insert(port, (number, 0));
         number
     }
