@@ -6,7 +6,10 @@ use super::Cli;
 
 /// What the exit code of every command says.
 pub const EXIT_CODES: &[(&str, &str)] = &[
-    ("0", "done; also where the answer is that a packet is dropped, and where a signal ends `run`"),
+    (
+        "0",
+        "done; also where the answer is that a packet is dropped, and where a signal ends `run`, `trace` or `capture`",
+    ),
     ("1", "failed or refused: what, where and what to do stands on stderr, with --json on stdout"),
     ("", "(`check --deny-advice` with advice, too)"),
     ("2", "the command line is wrong"),
@@ -30,6 +33,13 @@ pub const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             "A loop between the hosts `left` and `right` of `ip netns`",
             "bench null left/eth0=10.9.1.1/24 right/eth0=10.9.2.1/24",
         )],
+    ),
+    (
+        "capture",
+        &[
+            ("What is dropped, with the reason of each", "capture --what dropped -w dropped.pcapng"),
+            ("Everything of vm1, as it passes", "capture --from vm1 --both -w -"),
+        ],
     ),
     (
         "check",
@@ -167,6 +177,13 @@ pub const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             ("What takes the tunnel, by packets", "top --path tunnel --sort packets"),
             ("One look for a script", "top --once --limit 5"),
             ("The same as an object", "top --json"),
+        ],
+    ),
+    (
+        "trace",
+        &[
+            ("The next ten packets of vm1, and how each is decided", "trace --from vm1"),
+            ("With replies, as data", "trace --from vm1 --to 20.60.1.10 --both -n 100 --json"),
         ],
     ),
     (

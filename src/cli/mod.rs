@@ -5,6 +5,7 @@
 
 pub mod apply;
 pub mod bench;
+pub mod capture;
 mod changes;
 pub mod check;
 pub mod completions;
@@ -28,6 +29,7 @@ pub mod status;
 pub mod support_bundle;
 pub mod tags;
 pub mod top;
+pub mod trace;
 pub mod verify;
 
 use std::fmt::Write as _;
@@ -58,6 +60,8 @@ pub enum Command {
     Apply(apply::ApplyArgs),
     /// Run what a node is measured against.
     Bench(bench::BenchArgs),
+    /// Capture packets of a running node as a pcapng file, with what became of each as its comment.
+    Capture(capture::CaptureArgs),
     /// Check a network document: report every mistake with its place and what to write instead.
     Check(check::CheckArgs),
     /// Print the completions of a shell.
@@ -105,6 +109,9 @@ pub enum Command {
     Tags(tags::TagsArgs),
     /// Show live which flows are the fastest, and which path each takes.
     Top(top::TopArgs),
+
+    /// Trace real packets through a running node, with the decision of every stage, as they pass.
+    Trace(trace::TraceArgs),
     /// Verify whether network security groups let a packet pass, and by which rule.
     Verify(verify::VerifyArgs),
 }
@@ -118,6 +125,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let code = match &cli.command {
         Command::Apply(args) => apply::run(args, &mut out)?,
         Command::Bench(args) => bench::run(args, &mut out)?,
+        Command::Capture(args) => capture::run(args, &mut out)?,
         Command::Check(args) => check::run(args, &mut out)?,
         Command::Completions(args) => {
             completions::run(args, &mut out)?;
@@ -146,6 +154,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::SupportBundle(args) => support_bundle::run(args, &mut out)?,
         Command::Tags(args) => tags::run(args, &mut out)?,
         Command::Top(args) => top::run(args, &mut out)?,
+        Command::Trace(args) => trace::run(args, &mut out)?,
         Command::Verify(args) => verify::run(args, &mut out)?,
     };
     out.flush()?;

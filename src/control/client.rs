@@ -146,7 +146,12 @@ impl Client {
         Err(refused(status, &body))
     }
 
-    async fn exchange(&self, method: Method, target: &str, body: Bytes) -> Result<(StatusCode, Bytes), ClientError> {
+    pub(super) async fn exchange(
+        &self,
+        method: Method,
+        target: &str,
+        body: Bytes,
+    ) -> Result<(StatusCode, Bytes), ClientError> {
         let (response, connection) = self.send(method, target, body).await?;
         let status = response.status();
         let body = Limited::new(response.into_body(), LARGEST_ANSWER)
@@ -158,6 +163,15 @@ impl Client {
         Ok((status, body))
     }
 
+    /// Connects.
+    pub(super) async fn connect(&self) -> Result<UnixStream, ClientError> {
+        UnixStream::connect(&self.path).await.map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ClientError::NoNode(self.path.clone()),
+            io::ErrorKind::PermissionDenied => ClientError::Forbidden(self.path.clone()),
+            _ => self.broken(error),
+        })
+    }
+
     /// Sends a request on a connection of its own, which goes on until it is ended.
     async fn send(
         &self,
@@ -165,11 +179,7 @@ impl Client {
         target: &str,
         body: Bytes,
     ) -> Result<(Response<Incoming>, JoinHandle<hyper::Result<()>>), ClientError> {
-        let stream = UnixStream::connect(&self.path).await.map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ClientError::NoNode(self.path.clone()),
-            io::ErrorKind::PermissionDenied => ClientError::Forbidden(self.path.clone()),
-            _ => self.broken(error),
-        })?;
+        let stream = self.connect().await?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.broken(error))?;
         let connection = tokio::spawn(connection);
@@ -183,7 +193,7 @@ impl Client {
         Ok((response, connection))
     }
 
-    fn broken(&self, reason: impl ToString) -> ClientError {
+    pub(super) fn broken(&self, reason: impl ToString) -> ClientError {
         ClientError::Broken { path: self.path.clone(), reason: reason.to_string() }
     }
 }

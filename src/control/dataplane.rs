@@ -9,12 +9,12 @@ use super::ports::Attachment;
 use super::refusal::Refusal;
 use crate::path::denial::Denial;
 use crate::path::forwarder::FlowSummary;
-use crate::path::look::{Look, Wanted};
+use crate::path::look::{self, Look};
 use crate::path::record::Records;
 use crate::path::redecide::Foreseen;
 use crate::port::Port;
 use crate::snapshot::{PortId, Snapshot};
-use crate::worker::{self, PortReport, Stopped};
+use crate::worker::{self, PortReport, Stopped, Wanted, Watching};
 
 /// The queues of an opened device, one for each worker.
 pub type Queues = Vec<Box<dyn Port>>;
@@ -31,7 +31,7 @@ pub trait Dataplane: Send + Sync {
     fn foresee(&self, snapshot: Arc<Snapshot>, timeout: Duration) -> Option<Foreseen>;
 
     /// Looks at the flows of every worker once more, each with what it remembered, none at first.
-    fn look(&self, looks: Vec<Look>, wanted: Wanted) -> Vec<Look>;
+    fn look(&self, looks: Vec<Look>, wanted: look::Wanted) -> Vec<Look>;
 
     /// What the last change did to the flows, complete once [`Dataplane::wait_for_generation`] has seen it done; none
     /// where a worker does not answer.
@@ -60,6 +60,9 @@ pub trait Dataplane: Send + Sync {
 
     /// What each worker counts, and the queues of all ports that they serve. Ports are named by their number.
     fn workers(&self) -> (Vec<Counters>, Vec<PortReport>);
+
+    /// Watches packets from now on, in a node with so many ports; none where no more can be watched.
+    fn watch(&self, wanted: Wanted, ports: usize) -> Option<Watching>;
 
     /// Takes new ports in; one with the number of an old one replaces it.
     fn add_ports(&self, ports: Vec<(PortId, Queues)>);
@@ -106,7 +109,7 @@ impl Dataplane for worker::Handle {
         worker::Handle::foresee(self, snapshot, timeout)
     }
 
-    fn look(&self, looks: Vec<Look>, wanted: Wanted) -> Vec<Look> {
+    fn look(&self, looks: Vec<Look>, wanted: look::Wanted) -> Vec<Look> {
         worker::Handle::look(self, looks, wanted)
     }
 
@@ -152,6 +155,10 @@ impl Dataplane for worker::Handle {
     fn workers(&self) -> (Vec<Counters>, Vec<PortReport>) {
         let counters = worker::Handle::counters(self);
         (counters.iter().map(|worker| Counters::sum(std::slice::from_ref(worker))).collect(), self.ports())
+    }
+
+    fn watch(&self, wanted: Wanted, ports: usize) -> Option<Watching> {
+        worker::Handle::watch(self, wanted, ports)
     }
 
     fn add_ports(&self, ports: Vec<(PortId, Queues)>) {

@@ -25,6 +25,7 @@ use super::document::{CatalogueFile, Document};
 use super::endpoints;
 use super::explain::{self, ExplainAnswer};
 use super::flow_log::{self, FlowLog, FlowLogAnswer, FlowLogOptions, Lines};
+use super::follow::Follows;
 use super::fullness::{self, Fullness};
 use super::ports::{Attachment, attachments, kind_name};
 use super::privileges;
@@ -70,15 +71,15 @@ pub struct Overrides {
 }
 
 /// What is in force.
-struct Current {
+pub(super) struct Current {
     document: Document,
     catalogue: CatalogueFile,
     /// Endpoints that were switched since the document was loaded.
     switched: BTreeMap<(String, &'static str), bool>,
-    network: Arc<Network>,
+    pub(super) network: Arc<Network>,
     plan: Plan,
-    snapshot: Arc<Snapshot>,
-    attachments: Vec<Attachment>,
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) attachments: Vec<Attachment>,
     compiled_in: Duration,
     since: SystemTime,
 }
@@ -119,7 +120,7 @@ pub struct Node {
     overrides: Overrides,
     publisher: Arc<Publisher>,
     devices: Box<dyn Devices>,
-    dataplane: Box<dyn Dataplane>,
+    pub(super) dataplane: Box<dyn Dataplane>,
     /// `flows.limit` that the workers were started with.
     largest_flow_limit: u32,
     current: Mutex<Arc<Current>>,
@@ -138,6 +139,7 @@ pub struct Node {
     stopped: Mutex<Option<Stopped>>,
     /// What each who looks again and again saw last.
     watchers: Watchers,
+    pub(super) follows: Follows,
     /// What outlives the process.
     state: Mutex<Option<StateStatus>>,
     started: Instant,
@@ -251,6 +253,7 @@ impl Loaded {
             flow_log: FlowLog::default(),
             stopped: Mutex::default(),
             watchers: Watchers::default(),
+            follows: Follows::default(),
             state: Mutex::default(),
             started: Instant::now(),
             started_at: since,
@@ -881,7 +884,7 @@ impl Node {
         Ok((ports, FlowChanges { complete, ..flows }))
     }
 
-    fn current(&self) -> Arc<Current> {
+    pub(super) fn current(&self) -> Arc<Current> {
         lock(&self.current).clone()
     }
 

@@ -15,6 +15,9 @@
 //! | `GET /v1/flow-log?follow=true` | a [`FlowLogLine`](super::flow_log::FlowLogLine) for each record from now on |
 //! | `GET /v1/top?watcher=&limit=&path=&by=` | [`TopAnswer`](super::top::TopAnswer) |
 //! | `GET /v1/counters` | [`Counters`](super::answers::Counters) |
+//! | `GET /v1/trace?from=&to=&protocol=&port=&both=&count=&timeout=` | a [`TraceLine`](crate::telemetry::trace::TraceLine) a line, as packets come |
+//! | `GET /v1/capture?…&what=&snaplen=` | a pcapng file, as packets come |
+//! | `DELETE /v1/watches/{id}` | ends a trace or capture, whose answer names its id in a header |
 //! | `PUT /v1/document?path=&dry_run=` | [`DocumentAnswer`](super::answers::DocumentAnswer) |
 //! | `PUT /v1/catalogue?path=&dry_run=` | [`DocumentAnswer`](super::answers::DocumentAnswer) |
 //! | `POST`, `DELETE /v1/subnets/{network}/{subnet}/endpoints/{service}?dry_run=` | [`EndpointAnswer`](super::answers::EndpointAnswer) |
@@ -44,6 +47,7 @@ use tokio::net::UnixListener;
 use tokio::sync::watch;
 
 use super::answers::{ErrorAnswer, ExplainQuery, VerifyQuery};
+use super::follow;
 use super::node::Node;
 use super::refusal::Refusal;
 use super::top::TopQuery;
@@ -70,11 +74,12 @@ pub(crate) async fn serve(
     mut end: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let listener = UnixListener::from_std(listener)?;
-    let service = router(node).into_make_service_with_connect_info::<Caller>();
+    let service = router(node.clone()).into_make_service_with_connect_info::<Caller>();
     let mut ended = end.clone();
     let server = axum::serve(listener, service).with_graceful_shutdown(async move {
         // An error says that the sender is gone, which is an end, too.
         let _ = ended.wait_for(|end| *end).await;
+        node.end_follows();
     });
     tokio::select! {
         result = server.into_future() => result,
@@ -103,6 +108,7 @@ fn router(node: Arc<Node>) -> Router {
         .route("/v1/counters", get(counters))
         .route("/v1/document", put(document))
         .route("/v1/catalogue", put(catalogue))
+        .merge(follow::routes())
         .route("/v1/subnets/{network}/{subnet}/endpoints/{service}", post(enable).delete(disable))
         .route("/v1/drain", post(drain).delete(end_drain))
         .route("/v1/support", get(support))

@@ -1,6 +1,7 @@
 //! Where the path sends packets to, and why a packet could not leave. The worker's ports stand behind it; a test's list
-//! does as well.
+//! does as well. Who watches a packet stands between the path and its ports, and is told what the stages decide.
 
+use super::observer::StageRecord;
 use super::verdict::DropReason;
 use crate::packet::frame::Frame;
 use crate::snapshot::PortId;
@@ -14,6 +15,17 @@ pub trait Egress {
     /// Why the packet could not be sent; it is gone. What was held back and could not leave later is told by
     /// [`count_unsent`](super::Forwarder::count_unsent).
     fn send(&mut self, now: u64, port: PortId, frame: &mut Frame) -> Result<(), SendFailure>;
+
+    /// Whether [`Egress::stage`] is heard: known when the program is compiled, so that what is only made to be told costs
+    /// forwarding nothing.
+    #[inline(always)]
+    fn observes(&self) -> bool {
+        false
+    }
+
+    /// A stage has decided about the packet. The record is made only where somebody wants it.
+    #[inline(always)]
+    fn stage(&mut self, _record: impl FnOnce() -> StageRecord) {}
 }
 
 /// Why a packet could not leave.

@@ -4,6 +4,7 @@ use super::observer::{Observer, Recorder, StageRecord};
 use super::order::{self, Decision, Question};
 use super::route::Reached;
 use super::source::{Presented, paired};
+use super::stages;
 use super::subject::Subject;
 use super::verdict::DropReason;
 use crate::packet::frame::Frame;
@@ -36,20 +37,12 @@ fn decide(
         Ok(parsed) => parsed,
         Err(error) => {
             let reason = DropReason::from(error);
-            recorder.stage(|| StageRecord::new("parse", format!("drop: {}", reason.name())).with(reason.text()));
+            recorder.stage(|| stages::dropped("parse", reason));
             return Err(reason);
         }
     };
-    let name = snapshot.port(ingress).map_or("?", |port| port.name.as_str());
-    recorder.stage(|| {
-        StageRecord::new("parse", format!("{} to {}", parsed.source(), parsed.destination()))
-            .with(format!("IP protocol {}, hop limit {}", parsed.protocol, parsed.hop_limit))
-            .with(format!("entered through {name}"))
-    });
-    recorder.stage(|| {
-        StageRecord::new("flow", "miss")
-            .with("decided as the first packet of a new flow; later ones replay the outcome")
-    });
+    recorder.stage(|| stages::parsed(snapshot, ingress, &parsed));
+    recorder.stage(stages::missed);
     let subject = Subject::of(ingress, &parsed);
     let decision = order::decide(snapshot, &subject, Question::NEW, recorder)?;
     arrive_from_pool(snapshot, &subject, &decision, recorder)?;

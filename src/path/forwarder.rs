@@ -13,6 +13,7 @@ use super::inspect;
 use super::look::Look;
 use super::record::{About, Ending, Event, Record, Records};
 use super::redecide::{self, Foreseen, Sides};
+use super::stages;
 use super::subject::Subject;
 use super::undecided::key_of;
 use super::unsolicited::answer_due;
@@ -136,8 +137,12 @@ impl Forwarder {
         let mut length = frame.len();
         let mut about = About::Port(Some(ingress));
         let verdict = match parse::parse(frame.bytes()) {
-            Ok(parsed) if parsed.has_options => Verdict::Dropped(DropReason::IpOptions),
+            Ok(parsed) if parsed.has_options => {
+                egress.stage(|| stages::dropped("parse", DropReason::IpOptions));
+                Verdict::Dropped(DropReason::IpOptions)
+            }
             Ok(mut parsed) => {
+                egress.stage(|| stages::parsed(&self.core.snapshot, ingress, &parsed));
                 frame.set_len(parsed.total as usize);
                 length = parsed.total as usize;
                 // Who takes over was given a packet that has been counted.
@@ -156,7 +161,10 @@ impl Forwarder {
                     self.fragments.way(&mut self.core, &mut self.tables, &mut packet, egress)
                 }
             }
-            Err(error) => Verdict::Dropped(error.into()),
+            Err(error) => {
+                egress.stage(|| stages::dropped("parse", error.into()));
+                Verdict::Dropped(error.into())
+            }
         };
         self.count(verdict, length);
         if self.core.is_logged() {

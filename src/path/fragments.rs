@@ -7,6 +7,7 @@ use super::egress::Egress;
 use super::observer::Silent;
 use super::origin;
 use super::record::{About, Event};
+use super::stages;
 use super::subject::Subject;
 use super::verdict::{DropReason, Verdict};
 use super::way::{Packet, Tables, way};
@@ -38,6 +39,7 @@ impl Fragments {
     ) -> Verdict {
         if let Some(facts) = packet.frame.fragment {
             packet.know(facts);
+            egress.stage(|| stages::fragment("its ports are known"));
             return way(core, tables, packet, egress);
         }
         if let Err(reason) = admit(core, packet) {
@@ -61,6 +63,7 @@ impl Fragments {
         match met {
             Met::Ports(ports) => {
                 let facts = facts(&ports);
+                egress.stage(|| stages::fragment("its ports are known"));
                 packet.frame.fragment = Some(facts);
                 packet.know(facts);
                 packet.may_hand_over = true;
@@ -69,7 +72,10 @@ impl Fragments {
                 }
                 way(core, tables, packet, egress)
             }
-            Met::Hold if self.table.hold(&key, packet.frame.bytes()) => Verdict::Held,
+            Met::Hold if self.table.hold(&key, packet.frame.bytes()) => {
+                egress.stage(|| stages::fragment("waits for the first of its packet, which has the ports"));
+                Verdict::Held
+            }
             Met::Hold | Met::Full => Verdict::Dropped(DropReason::FragmentsFull),
             Met::Overlap { dropped } => {
                 drop_held(core, dropped, packet.ingress, DropReason::FragmentOverlap, packet.now);

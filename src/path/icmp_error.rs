@@ -6,6 +6,7 @@ use super::flow::{Family, FlowState, Phase};
 use super::origin;
 use super::record::{About, Event};
 use super::redecide::{self, Outcome};
+use super::stages;
 use super::subject::Subject;
 use super::verdict::{DropReason, Verdict};
 use super::way::{Packet, Tables};
@@ -61,6 +62,7 @@ fn way_in<A: Family>(
     let Some((id, direction)) = flows.lookup_hashed(hash, &key) else {
         return core.owner(hash).filter(|_| packet.may_hand_over).map(Verdict::HandOver);
     };
+    egress.stage(|| stages::met(core, flows, id, direction, packet.now).with("the flow of the packet that it quotes"));
     if flows.state(id).is_none_or(|state| state.generation != core.snapshot.generation as u32)
         && redecide::flow(core, flows, id, packet.now, egress) != Outcome::Kept
     {

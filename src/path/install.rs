@@ -11,7 +11,7 @@ use super::core::Core;
 use super::firewall::Admission;
 use super::flow::{Family, FlowState, Installed};
 use super::inspect::{self, of_sides};
-use super::observer::Silent;
+use super::observer::Observer;
 use super::order::{self, Decision, Question};
 use super::policy::Named;
 use super::redecide::{self, sides};
@@ -72,11 +72,12 @@ pub(super) fn install<A: Family>(
     decision: &Decision,
     packet: &Packet<'_>,
     replaces: &Replaces<'_>,
+    observer: &mut impl Observer,
 ) -> Result<FlowId, NotMade> {
     let (now, parsed) = (packet.now, &*packet.parsed);
     let Some(forward) = key_of_packet::<A>(packet.ingress, parsed) else { return dropped(DropReason::Version) };
     let mut making = Making::new(core, flows, forward, parsed, decision, replaces);
-    let made = making.make(packet.may_hand_over);
+    let made = making.make(packet.may_hand_over, observer);
     let Making { core, flows, reverse, installed, inspect, answered_at, held, .. } = making;
     let result = made.and_then(|()| {
         let state = FlowState::new(parsed, &installed, now);
@@ -254,13 +255,13 @@ impl<'a, A: Family> Making<'a, A> {
         }
     }
 
-    fn make(&mut self, may_hand_over: bool) -> Result<(), NotMade> {
+    fn make(&mut self, may_hand_over: bool, observer: &mut impl Observer) -> Result<(), NotMade> {
         self.claim_forward(may_hand_over)?;
         let pool = self.reach()?;
         self.take_room()?;
         self.present()?;
         self.map_destination(pool)?;
-        self.admit()?;
+        self.admit(observer)?;
         self.installed.translated = self.reverse.source != self.forward.destination
             || self.reverse.destination != self.forward.source
             || self.reverse.source_port != self.forward.destination_port
@@ -434,10 +435,10 @@ impl<'a, A: Family> Making<'a, A> {
     }
 
     /// Whether the receiver takes what arrives, where that was not known before.
-    fn admit(&mut self) -> Result<(), NotMade> {
+    fn admit(&mut self, observer: &mut impl Observer) -> Result<(), NotMade> {
         let decision = self.decision;
         let late = matches!((decision.reached, decision.presented), (Reached::Mapping(_), _) | (_, Presented::Pool(_)));
-        let arrival = if late { self.late_arrival()? } else { decision.arrival };
+        let arrival = if late { self.late_arrival(observer)? } else { decision.arrival };
         self.inspect = decision.inspect.or(order::inspected(arrival.ruling));
         if self.inspect.is_some() {
             if !inspect::make_room(self.core, self.installed.owner) {
@@ -464,7 +465,7 @@ impl<'a, A: Family> Making<'a, A> {
         }
     }
 
-    fn late_arrival(&self) -> Result<order::Arrival, NotMade> {
+    fn late_arrival(&self, observer: &mut impl Observer) -> Result<order::Arrival, NotMade> {
         let arrival = Subject {
             ingress: PortId(self.forward.port),
             source: self.reverse.destination.to_ip(),
@@ -475,7 +476,7 @@ impl<'a, A: Family> Making<'a, A> {
         };
         let entering = self.entering();
         let (snapshot, egress) = (&self.core.snapshot, PortId(self.reverse.port));
-        let admitted = order::admit(snapshot, &entering, self.decision, egress, &arrival, Question::NEW, &mut Silent);
+        let admitted = order::admit(snapshot, &entering, self.decision, egress, &arrival, Question::NEW, observer);
         admitted.or_else(dropped)
     }
 

@@ -12,7 +12,8 @@
 //! the first of their packet comes.
 //!
 //! [`forwarder::Forwarder`] is the path of one worker. [`explain()`] runs the same stages with an observer that writes
-//! down each decision; in forwarding the observer is [`observer::Silent`] and costs nothing.
+//! down each decision; so does a packet that is traced, whose [`Egress`] hears them. In forwarding nobody hears them, which
+//! costs nothing.
 //!
 //! [`nat`] says how addresses are translated, and which requirements of the RFCs that keeps.
 //!
@@ -52,6 +53,7 @@ pub mod route;
 pub mod save;
 pub mod shared;
 pub mod source;
+mod stages;
 pub mod subject;
 mod undecided;
 mod unsolicited;

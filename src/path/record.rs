@@ -196,9 +196,16 @@ impl Records {
         }
     }
 
-    /// Adds a record; one that finds no room is given back.
-    fn add(&self, record: Record) -> Result<(), Record> {
-        self.waiting.push(record)
+    /// Adds a record; false where there is no room, and nothing is counted.
+    fn has_taken(&self, record: Record) -> bool {
+        self.waiting.push(record).is_ok()
+    }
+
+    /// Adds a record, or counts it as lost.
+    fn add(&self, record: Record) {
+        if let Err(record) = self.waiting.push(record) {
+            self.lose(&record);
+        }
     }
 
     /// Counts a record that is lost.
@@ -251,9 +258,7 @@ impl Log {
 
     /// Adds a record, or counts it as lost.
     fn add(&self, record: Record) {
-        if let Err(record) = self.records.add(record) {
-            self.records.lose(&record);
-        }
+        self.records.add(record);
     }
 }
 
@@ -468,7 +473,7 @@ impl Core {
             let told = log.told::<A>(place);
             let record = of_flow(told, seen, named, Event::Continue, now, (self.settings.worker, &self.snapshot));
             // Where there is no room it is told the next time, with what comes until then.
-            if log.records.add(record).is_ok() {
+            if log.records.has_taken(record) {
                 let told = log.told::<A>(place);
                 (told.packets, told.bytes, told.last) = (state.packets, state.bytes, now);
             }

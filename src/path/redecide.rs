@@ -156,7 +156,7 @@ pub(super) fn leave_trace<A: Family>(
 }
 
 /// What the client of a flow has named.
-fn named<A: Family>(core: &Core, forward: &FlowKey<A>, state: &FlowState) -> Named {
+pub(super) fn named<A: Family>(core: &Core, forward: &FlowKey<A>, state: &FlowState) -> Named {
     if state.is_inspected() { core.undecided.named(&key_of(forward)) } else { Named::NotYet }
 }
 

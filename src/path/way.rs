@@ -13,11 +13,12 @@ use super::icmp_error;
 use super::inspect;
 use super::install::{NotMade, Replaces, install};
 use super::observer::Silent;
-use super::order::{self, Decision, Question};
+use super::order::{self, Decision, Question, Standing};
 use super::policy::Named;
 use super::redecide::{self, Outcome};
 use super::route;
 use super::source::{self, Presented, paired};
+use super::stages::{self, Told};
 use super::subject::Subject;
 use super::verdict::{Answer, DropReason, Verdict};
 use crate::packet::cross::{cross, is_translatable};
@@ -117,6 +118,7 @@ fn way_in<A: Family>(
     let key = key_of::<A>(packet.ingress, packet.parsed)?;
     let hash = flows.hash(&key);
     let (id, direction) = flows.lookup_hashed(hash, &key)?;
+    egress.stage(|| stages::met(core, flows, id, direction, packet.now));
     match hit(core, flows, id, direction, packet, egress) {
         Hit::Replay => {
             core.counters.flow_hits.add(1);
@@ -131,13 +133,14 @@ fn way_in<A: Family>(
 #[cold]
 fn first(core: &mut Core, tables: &mut Tables, packet: &mut Packet<'_>, egress: &mut impl Egress) -> Verdict {
     core.counters.flow_misses.add(1);
+    egress.stage(stages::missed);
     let parsed = &packet.parsed;
     // The ports of a later fragment are known, but only whole packets and first fragments begin anything.
     if parsed.fragment == Fragment::Later {
         return Verdict::Dropped(DropReason::FragmentWithoutFlow);
     }
     let subject = Subject::of(packet.ingress, parsed);
-    let decision = match order::decide(&core.snapshot, &subject, Question::NEW, &mut Silent) {
+    let decision = match order::decide(&core.snapshot, &subject, Question::NEW, &mut Told(egress)) {
         Ok(decision) => decision,
         // Strangers are told nothing.
         Err(DropReason::EndpointBypassed)
@@ -184,6 +187,7 @@ fn first(core: &mut Core, tables: &mut Tables, packet: &mut Packet<'_>, egress: 
         Err(NotMade::Verdict(Verdict::Dropped(reason))) => reason,
         Err(NotMade::Verdict(verdict)) => return verdict,
     };
+    egress.stage(|| stages::dropped("install", reason));
     // RFC 5508 REQ-8: whoever cannot get out is told.
     if matches!(reason, DropReason::NoFreePort | DropReason::FlowTableFull | DropReason::FlowLimitOfNic) {
         let Packet { now, ingress, frame, parsed, .. } = packet;
@@ -278,14 +282,14 @@ fn begin(
     if packet.parsed.is_v4() && !crosses {
         let beyond = core.crosses.then_some(&tables.v6);
         let replaces = Replaces { id: v4, owner, beyond, kept_room };
-        let id = install(core, &mut tables.v4, decision, packet, &replaces)?;
+        let id = install(core, &mut tables.v4, decision, packet, &replaces, &mut Told(egress))?;
         if let Some(trace) = v6 {
             core.end(&mut tables.v6, trace, packet.now);
         }
         return Ok(begun(core, &mut tables.v4, id, packet, egress));
     }
     let replaces = Replaces { id: v6, owner, beyond: None, kept_room };
-    let id = install(core, &mut tables.v6, decision, packet, &replaces)?;
+    let id = install(core, &mut tables.v6, decision, packet, &replaces, &mut Told(egress))?;
     if let Some(trace) = v4 {
         core.end(&mut tables.v4, trace, packet.now);
     }
@@ -304,10 +308,13 @@ fn begun<A: Family>(
     packet: &mut Packet<'_>,
     egress: &mut impl Egress,
 ) -> Verdict {
-    if flows.state(id).is_some_and(FlowState::is_undecided)
-        && let Some(verdict) = inspect::packet(core, flows, id, Direction::Forward, packet, egress)
-    {
-        return verdict;
+    egress.stage(|| stages::installed(core, flows, id));
+    if flows.state(id).is_some_and(FlowState::is_undecided) {
+        let verdict = inspect::packet(core, flows, id, Direction::Forward, packet, egress);
+        egress.stage(|| stages::inspected(verdict.is_none()));
+        if let Some(verdict) = verdict {
+            return verdict;
+        }
     }
     replay(core, flows, id, Direction::Forward, packet, egress)
 }
@@ -453,7 +460,12 @@ fn unusual<A: Family>(
 ) -> Hit {
     let Some(state) = flows.state(id) else { return Hit::Miss };
     if state.generation != core.snapshot.generation as u32 {
-        match redecide::flow(core, flows, id, packet.now, egress) {
+        if egress.observes() {
+            tell_why(core, flows, id, egress);
+        }
+        let outcome = redecide::flow(core, flows, id, packet.now, egress);
+        egress.stage(|| stages::decided_again(core, outcome));
+        match outcome {
             Outcome::Kept | Outcome::Trace => {}
             Outcome::Reset => return Hit::Verdict(Verdict::Answered(Answer::Reset)),
             Outcome::Gone => return Hit::Miss,
@@ -516,15 +528,31 @@ fn unusual<A: Family>(
             remember_unsolicited(core, packet, DropReason::NoMapping);
             Hit::Verdict(Verdict::Dropped(DropReason::NoMapping))
         }
-        _ if state.is_undecided() => match inspect::packet(core, flows, id, direction, packet, egress) {
-            Some(verdict) => Hit::Verdict(verdict),
-            None => Hit::Replay,
-        },
+        _ if state.is_undecided() => {
+            let verdict = inspect::packet(core, flows, id, direction, packet, egress);
+            egress.stage(|| stages::inspected(verdict.is_none()));
+            verdict.map_or(Hit::Replay, Hit::Verdict)
+        }
         _ if state.is_inspected() && direction == Direction::Forward && !begins => {
-            inspect::decided(core, flows, id, packet, egress).map_or(Hit::Replay, Hit::Verdict)
+            let verdict = inspect::decided(core, flows, id, packet, egress);
+            egress.stage(|| stages::inspected(verdict.is_none()));
+            verdict.map_or(Hit::Replay, Hit::Verdict)
         }
         _ => Hit::Replay,
     }
+}
+
+/// Tells the stages by which a flow of an older generation is decided again, which [`redecide::flow`] runs silently for all
+/// flows alike. Traces of flows are not decided again.
+#[cold]
+fn tell_why<A: Family>(core: &Core, flows: &FlowTable<A, FlowState>, id: FlowId, egress: &mut impl Egress) {
+    let (Some(forward), Some(state)) = (flows.key(id, Direction::Forward), flows.state(id)) else { return };
+    if matches!(state.phase, Phase::Reset | Phase::Moved) {
+        return;
+    }
+    let question = Question { standing: Standing::Established, named: redecide::named(core, forward, state) };
+    // What becomes of the flow is not decided here.
+    let _ = order::decide(&core.snapshot, &redecide::subject(forward), question, &mut Told(egress));
 }
 
 /// A packet has met what is left of a flow whose path changed. It stays until another flow is in its place: what begins
@@ -544,7 +572,7 @@ fn trace<A: Family>(
         return Hit::Miss;
     }
     if direction == Direction::Forward
-        && let Err(reason) = order::decide(&core.snapshot, &redecide::subject(&key), Question::NEW, &mut Silent)
+        && let Err(reason) = order::decide(&core.snapshot, &redecide::subject(&key), Question::NEW, &mut Told(egress))
     {
         return Hit::Verdict(if phase == Phase::Reset {
             reset_sender(core, packet, reason, Answer::Reset, egress)
@@ -623,6 +651,7 @@ fn replay<A: Family>(
             strip_mptcp(frame, parsed);
         }
     }
+    egress.stage(|| stages::rewritten(parsed, &out, translated));
     rewrite::decrement_hop_limit(frame, parsed);
     let bytes = frame.len();
     let mut crossed = None;

@@ -11,6 +11,7 @@ mod neighbour;
 pub mod netlink;
 pub mod open;
 pub mod pcap;
+pub mod pcapng;
 mod plain;
 mod resolution;
 mod software;

@@ -6,9 +6,6 @@
 //!
 //! A capture never harms the port: when its file cannot be written, the capture ends with a warning and the port goes
 //! on. Writing is buffered and reaches the file after a second at the latest, and when the port is dropped.
-//!
-//! Format: draft-ietf-opsawg-pcapng, section header, interface description and enhanced packet blocks, in the byte order
-//! of the machine.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -16,6 +13,7 @@ use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::pcapng::{self, Direction};
 use super::{Port, SendError};
 use crate::packet::frame::Frame;
 
@@ -24,23 +22,6 @@ const FLUSH: Duration = Duration::from_secs(1);
 
 /// Memory of the writer: sixteen super-packets.
 const BUFFER: usize = 1 << 20;
-
-const SECTION_HEADER: u32 = 0x0a0d_0d0a;
-const INTERFACE_DESCRIPTION: u32 = 1;
-const ENHANCED_PACKET: u32 = 6;
-const BYTE_ORDER: u32 = 0x1a2b_3c4d;
-const LINK_TYPE_RAW: u16 = 101;
-const OPTION_NAME: u16 = 2;
-const OPTION_TIME_RESOLUTION: u16 = 9;
-const OPTION_FLAGS: u16 = 2;
-const NANOSECONDS: u8 = 9;
-
-/// Which way a packet goes, as the packet block's flags say it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Direction {
-    Inbound = 1,
-    Outbound = 2,
-}
 
 /// A port whose packets are captured.
 pub struct Pcap {
@@ -63,7 +44,8 @@ impl Pcap {
     /// When the file cannot be made.
     pub fn new(inner: Box<dyn Port>, name: &str, path: &Path, now: Instant) -> io::Result<Self> {
         let mut file = BufWriter::with_capacity(BUFFER, File::create(path)?);
-        write_header(&mut file, name)?;
+        pcapng::write_section(&mut file, "")?;
+        pcapng::write_interface(&mut file, pcapng::LINK_TYPE_RAW, name, "", 0)?;
         file.flush()?;
         Ok(Self {
             inner,
@@ -80,7 +62,9 @@ impl Pcap {
     fn write(&mut self, now: Instant, direction: Direction, packet: &[u8]) {
         let at = self.started_at + now.saturating_duration_since(self.started);
         let Some(file) = &mut self.file else { return };
-        match write_packet(file, at, direction, packet) {
+        let (bytes, length) = (packet, packet.len());
+        let packet = pcapng::Packet { interface: 0, at, bytes, length, direction, id: None, comment: "" };
+        match pcapng::write_packet(file, &packet) {
             Ok(()) => {
                 self.packets += 1;
                 self.flush_at.get_or_insert(now + FLUSH);
@@ -159,65 +143,12 @@ impl Drop for Pcap {
     }
 }
 
-/// Writes the section header and the description of the one interface.
-fn write_header(file: &mut impl Write, name: &str) -> io::Result<()> {
-    let mut section = Vec::new();
-    section.extend(BYTE_ORDER.to_ne_bytes());
-    section.extend(1_u16.to_ne_bytes());
-    section.extend(0_u16.to_ne_bytes());
-    section.extend((-1_i64).to_ne_bytes());
-    write_block(file, SECTION_HEADER, &[&section])?;
-
-    let mut interface = Vec::new();
-    interface.extend(LINK_TYPE_RAW.to_ne_bytes());
-    interface.extend([0; 2]);
-    interface.extend(0_u32.to_ne_bytes());
-    write_option(&mut interface, OPTION_NAME, name.as_bytes());
-    write_option(&mut interface, OPTION_TIME_RESOLUTION, &[NANOSECONDS]);
-    write_option(&mut interface, 0, &[]);
-    write_block(file, INTERFACE_DESCRIPTION, &[&interface])
-}
-
-/// Writes an enhanced packet block.
-fn write_packet(file: &mut impl Write, at: Duration, direction: Direction, packet: &[u8]) -> io::Result<()> {
-    let nanoseconds = u64::try_from(at.as_nanos()).unwrap_or(u64::MAX);
-    let length = u32::try_from(packet.len()).unwrap_or(u32::MAX);
-    let mut head = [0; 20];
-    let fields = [0, (nanoseconds >> 32) as u32, (nanoseconds & 0xffff_ffff) as u32, length, length];
-    for (to, field) in head.chunks_exact_mut(4).zip(fields) {
-        to.copy_from_slice(&field.to_ne_bytes());
-    }
-    let padding = &[0; 3][..packet.len().next_multiple_of(4) - packet.len()];
-    let mut tail = [0; 12];
-    tail[..2].copy_from_slice(&OPTION_FLAGS.to_ne_bytes());
-    tail[2..4].copy_from_slice(&4_u16.to_ne_bytes());
-    tail[4..8].copy_from_slice(&(direction as u32).to_ne_bytes());
-    write_block(file, ENHANCED_PACKET, &[&head, packet, padding, &tail])
-}
-
-/// Writes a block: type, length, body, length again. The parts' lengths add up to a multiple of four.
-fn write_block(file: &mut impl Write, kind: u32, parts: &[&[u8]]) -> io::Result<()> {
-    let length: usize = 12 + parts.iter().map(|part| part.len()).sum::<usize>();
-    let length = u32::try_from(length).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?.to_ne_bytes();
-    file.write_all(&kind.to_ne_bytes())?;
-    file.write_all(&length)?;
-    for part in parts {
-        file.write_all(part)?;
-    }
-    file.write_all(&length)
-}
-
-/// Appends an option with its padding.
-fn write_option(block: &mut Vec<u8>, code: u16, value: &[u8]) {
-    let length = u16::try_from(value.len()).unwrap_or(u16::MAX);
-    block.extend(code.to_ne_bytes());
-    block.extend(length.to_ne_bytes());
-    block.extend(value.iter().take(usize::from(length)));
-    block.resize(block.len().next_multiple_of(4), 0);
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::pcapng::{
+        BYTE_ORDER, ENHANCED_PACKET, INTERFACE_DESCRIPTION, INTERFACE_NAME, INTERFACE_TIME_RESOLUTION, SECTION_HEADER,
+        write_option,
+    };
     use super::*;
     use crate::port::memory;
 
@@ -271,8 +202,8 @@ mod tests {
 
     fn interface_options(name: &str) -> Vec<u8> {
         let mut options = Vec::new();
-        write_option(&mut options, OPTION_NAME, name.as_bytes());
-        write_option(&mut options, OPTION_TIME_RESOLUTION, &[9]);
+        write_option(&mut options, INTERFACE_NAME, name.as_bytes());
+        write_option(&mut options, INTERFACE_TIME_RESOLUTION, &[9]);
         write_option(&mut options, 0, &[]);
         options
     }

@@ -1,7 +1,7 @@
 //! Starting, asking and stopping the workers of a node.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -15,12 +15,13 @@ use super::restore::{Paths, Share};
 use super::run::{Clock, Worker};
 use super::shared::{Adopted, Command, Waker};
 use super::turns::Turns;
+use super::watch::{MOST_WATCHES, Wanted, Watch, Watches, Watching};
 use crate::path::DropReason;
 use crate::path::Forwarder;
 use crate::path::counters::Counters;
 use crate::path::denial::Denial;
 use crate::path::forwarder::FlowSummary;
-use crate::path::look::{Look, Wanted};
+use crate::path::look::{self, Look};
 use crate::path::record::{Record, Records};
 use crate::path::redecide::Foreseen;
 use crate::path::save::SavedFlow;
@@ -68,6 +69,8 @@ pub struct Handle {
     rings: Arc<Rings>,
     shared: Arc<Shared>,
     clock: Clock,
+    /// Watches that may still be read.
+    watches: Mutex<Vec<Weak<Watch>>>,
     /// By worker; none once they are stopped.
     threads: Mutex<Vec<JoinHandle<Forwarder>>>,
 }
@@ -129,7 +132,8 @@ impl Handle {
         let count = forwarders.len() as u16;
         let wakers = (0..count).map(|_| Waker::new()).collect::<io::Result<Vec<_>>>()?;
         let rings = Arc::new(Rings::new(wakers.clone()));
-        let mut handle = Self { workers: Vec::new(), rings: rings.clone(), shared, clock, threads: Mutex::default() };
+        let (watches, threads) = (Mutex::default(), Mutex::default());
+        let mut handle = Self { workers: Vec::new(), rings: rings.clone(), shared, clock, watches, threads };
         let mut shares = shares(usize::from(count), ports).into_iter();
         let (confined, confinements) = bounded(usize::from(count));
         for ((number, waker), (forwarder, counters)) in (0..count).zip(wakers).zip(forwarders) {
@@ -150,6 +154,7 @@ impl Handle {
                 waiting: Waiting::new(poll),
                 foreseeing: Vec::new(),
                 looking: Vec::new(),
+                watching: Watches::default(),
             };
             for (id, port) in shares.next().into_iter().flatten() {
                 worker.ports.add(id, port);
@@ -222,7 +227,7 @@ impl Handle {
 
     /// Looks at the flows of every worker once more, each with what it remembered, none at first; packets go on
     /// meanwhile. Of a worker that does not answer in time everything is forgotten.
-    pub fn look(&self, looks: Vec<Look>, wanted: Wanted) -> Vec<Look> {
+    pub fn look(&self, looks: Vec<Look>, wanted: look::Wanted) -> Vec<Look> {
         let mut looks = looks.into_iter();
         let deadline = Instant::now() + PATIENCE;
         let ask = |worker: &Side| -> Option<Receiver<Box<Look>>> {
@@ -290,6 +295,29 @@ impl Handle {
     /// Whether no flow may begin.
     pub fn is_draining(&self) -> bool {
         self.shared.is_draining()
+    }
+
+    /// Watches packets from now on, in a node with so many ports, until what this gives is dropped. None where as many are
+    /// watched as may be ([`MOST_WATCHES`]), or a worker does not answer.
+    pub fn watch(&self, wanted: Wanted, ports: usize) -> Option<Watching> {
+        let workers = self.workers.iter().map(|worker| (worker.commands.clone(), worker.waker.clone())).collect();
+        let (watching, watch) = {
+            let mut watches = lock(&self.watches);
+            watches.retain(|watch| watch.strong_count() > 0);
+            if watches.len() >= MOST_WATCHES {
+                return None;
+            }
+            let (watching, watch) = Watching::new(wanted, ports, workers);
+            watches.push(Arc::downgrade(&watch));
+            (watching, watch)
+        };
+        let begun = self.ask(|reply| Command::Watch(watch.clone(), reply));
+        (begun.len() == self.workers.len()).then_some(watching)
+    }
+
+    /// How many watches there are that a worker or a reader still knows.
+    pub fn watch_count(&self) -> usize {
+        lock(&self.watches).iter().filter(|watch| watch.strong_count() > 0).count()
     }
 
     /// What the ports of all workers count and were granted.

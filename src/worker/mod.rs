@@ -7,7 +7,7 @@
 //! A worker has no capability and may make only the system calls of its loop ([`privileges`](crate::privileges)): all it
 //! ever needs are descriptors that others opened.
 //!
-//! [`Handle`] is how the control side starts, asks and stops the workers.
+//! [`Handle`] is how the control side starts, asks and stops the workers, and watches packets.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
@@ -20,8 +20,10 @@ mod restore;
 mod run;
 mod shared;
 mod turns;
+mod watch;
 
 pub use handle::{Handle, PortQueues, Settings, Stopped};
 pub use poll::Poll;
 pub use ports::{PortReport, Traffic};
 pub use restore::{Meaning, OtherFlows, Paths, Restored, SavedBlock, Share};
+pub use watch::{End, Filter, How, Image, MOST_WATCHES, Seen, Wanted, Watching};

@@ -13,6 +13,7 @@ use super::poll::{Look, Waiting};
 use super::ports::Ports;
 use super::shared::{Adopted, Command, Waker};
 use super::turns::{BATCH, Taken, Turns};
+use super::watch::{How, Watches};
 use crate::packet::frame::Frame;
 use crate::path::look;
 use crate::path::redecide::Foreseen;
@@ -51,6 +52,9 @@ pub(super) struct Worker {
     pub(super) foreseeing: Vec<Foreseeing>,
     /// Looks at the flows that the control side asks for.
     pub(super) looking: Vec<(Box<look::Look>, Sender<Box<look::Look>>)>,
+
+    /// Packets that the control side asks to see.
+    pub(super) watching: Watches,
 }
 
 /// What a change would do to the flows, while it is being found out.
@@ -123,7 +127,7 @@ impl Worker {
                 self.take_over();
             }
             let now = self.milliseconds();
-            if self.sweeping && self.forwarder.sweep(now, FLOWS_AT_A_TIME, &mut self.ports) {
+            if self.sweeping && self.sweep(now) {
                 self.sweeping = false;
                 self.adopted.set(self.forwarder.generation());
             }
@@ -144,7 +148,7 @@ impl Worker {
             self.advance(&mut scratch);
             let now = self.milliseconds();
             if self.forwarder.next_expiry().is_some_and(|expiry| expiry <= now) {
-                self.forwarder.expire(now, FLOWS_AT_A_TIME, &mut self.ports);
+                self.expire(now);
             }
         }
     }
@@ -155,6 +159,22 @@ impl Worker {
             self.forwarder.adopt(self.publisher.current());
             self.sweeping = true;
         }
+    }
+
+    /// Decides some more flows again after a change; true when all are done.
+    fn sweep(&mut self, now: u64) -> bool {
+        if !self.watching.is_empty() {
+            return self.watched_by_itself(|forwarder, egress| forwarder.sweep(now, FLOWS_AT_A_TIME, egress));
+        }
+        self.forwarder.sweep(now, FLOWS_AT_A_TIME, &mut self.ports)
+    }
+
+    /// Ends what is over.
+    fn expire(&mut self, now: u64) {
+        if !self.watching.is_empty() {
+            return self.watched_by_itself(|forwarder, egress| forwarder.expire(now, FLOWS_AT_A_TIME, egress));
+        }
+        self.forwarder.expire(now, FLOWS_AT_A_TIME, &mut self.ports);
     }
 
     /// Looks at some more flows for a change that is asked about.
@@ -301,6 +321,11 @@ impl Worker {
                     let now = self.milliseconds();
                     self.forwarder.log_to(records, now);
                 }
+                Command::Watch(watch, reply) => {
+                    self.watching.add(watch);
+                    let _ = reply.try_send(());
+                }
+                Command::Unwatch => self.watching.clean(),
                 Command::Stop => return true,
             }
         }
@@ -312,7 +337,11 @@ impl Worker {
         for _ in 0..TAKEN {
             let Some((ingress, mut frame)) = self.rings.take(self.number) else { return };
             let now = self.milliseconds();
-            let verdict = self.forwarder.take_over(now, ingress, &mut frame, &mut self.ports);
+            let verdict = if self.watching.is_empty() {
+                self.forwarder.take_over(now, ingress, &mut frame, &mut self.ports)
+            } else {
+                self.watched(How::TakenOver, now, ingress, &mut frame)
+            };
             // A fragment goes on to the worker that owns the flow.
             self.hand_over(verdict, ingress, &mut frame);
             self.release(&mut frame);
@@ -328,6 +357,9 @@ impl Worker {
         let delivered = self.rings.give(owner, ingress, frame);
         let now = self.milliseconds();
         self.forwarder.count_hand_over(now, ingress, frame.len(), delivered);
+        if !delivered && !self.watching.is_empty() {
+            self.watched_hand_over(ingress, frame);
+        }
         delivered
     }
 
@@ -336,7 +368,12 @@ impl Worker {
     fn release(&mut self, frame: &mut Frame) -> bool {
         let mut delivered = true;
         while let Some(ingress) = self.forwarder.released(frame) {
-            let verdict = self.forwarder.resume(self.milliseconds(), ingress, frame, &mut self.ports);
+            let now = self.milliseconds();
+            let verdict = if self.watching.is_empty() {
+                self.forwarder.resume(now, ingress, frame, &mut self.ports)
+            } else {
+                self.watched(How::Released, now, ingress, frame)
+            };
             delivered &= self.hand_over(verdict, ingress, frame);
         }
         delivered
@@ -373,14 +410,20 @@ impl Worker {
             let mut ring_full = false;
             let mut handed_over = false;
             let first = self.forwarder.first_packets();
+            let watched = !self.watching.is_empty();
             for frame in received {
-                let verdict = self.forwarder.receive(now, port, frame, &mut self.ports);
+                let verdict = if watched {
+                    self.watched(How::Received, now, port, frame)
+                } else {
+                    self.forwarder.receive(now, port, frame, &mut self.ports)
+                };
                 handed_over |= matches!(verdict, Verdict::HandOver(_));
                 ring_full |= !self.hand_over(verdict, port, frame);
                 ring_full |= !self.release(frame);
             }
             for Unsent { failure, packets, bytes } in self.ports.finish() {
                 self.forwarder.count_unsent(now, failure, packets, bytes);
+                self.watching.count_unsent(packets);
             }
             let first = self.forwarder.first_packets().wrapping_sub(first) as usize;
             turn.count(&Taken { packets: count, first, bytes, handed_over });

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::Sender;
 
 use super::ports::PortReport;
+use super::watch::Watch;
 use crate::path::forwarder::FlowSummary;
 use crate::path::look::Look;
 use crate::path::record::Records;
@@ -33,6 +34,11 @@ pub(super) enum Command {
     Ports(Sender<Vec<PortReport>>),
     /// Make records of flows, or none any more.
     Log(Option<Arc<Records>>),
+
+    /// Watch packets; answered once that has begun.
+    Watch(Arc<Watch>, Sender<()>),
+    /// Forget watches that are over.
+    Unwatch,
     /// End.
     Stop,
 }

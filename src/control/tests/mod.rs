@@ -31,12 +31,12 @@ use super::refusal::Refusal;
 use crate::path::denial::Denial;
 use crate::path::flow::{FlowState, Phase};
 use crate::path::forwarder::FlowSummary;
-use crate::path::look::{Look, Wanted};
+use crate::path::look::{self, Look};
 use crate::path::policy::Named;
 use crate::path::record::Records;
 use crate::path::redecide::{Fate, Foreseen, Sides, fate};
 use crate::snapshot::{NextHopType, PortId, Publisher, Snapshot};
-use crate::worker::{PortReport, Stopped, Traffic};
+use crate::worker::{PortReport, Stopped, Traffic, Wanted, Watching};
 
 /// A network with a forced tunnel and a service, and places to put more.
 const DOCUMENT: &str = r#"
@@ -226,7 +226,7 @@ impl Dataplane for FakeWorkers {
         Some(foreseen)
     }
 
-    fn look(&self, looks: Vec<Look>, _: Wanted) -> Vec<Look> {
+    fn look(&self, looks: Vec<Look>, _: look::Wanted) -> Vec<Look> {
         // It has no tables to look at.
         looks
     }
@@ -269,6 +269,10 @@ impl Dataplane for FakeWorkers {
             counters: BTreeMap::new(),
         };
         (vec![self.counters()], serving.iter().map(report).collect())
+    }
+
+    fn watch(&self, _: Wanted, _: usize) -> Option<Watching> {
+        None
     }
 
     fn add_ports(&self, ports: Vec<(PortId, Queues)>) {

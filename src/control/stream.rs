@@ -1,0 +1,100 @@
+//! Answers that come bit by bit, for commands: each piece is told as it comes. Ctrl-C and SIGTERM ask the node for the end,
+//! and what it still has to say is read; a second one ends at once.
+
+use std::io;
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::{Method, Request, header};
+use hyper_util::rt::TokioIo;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::answers::ErrorAnswer;
+use super::client::{Client, ClientError, target};
+use super::follow::ID_HEADER;
+
+/// Why a stream ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// The node.
+    #[error("the node cannot be followed")]
+    Node(#[from] ClientError),
+    /// What the pieces are written to.
+    #[error("cannot write what comes")]
+    Write(#[source] io::Error),
+}
+
+impl Client {
+    /// Asks with `GET` and tells each piece of the answer as it comes.
+    ///
+    /// # Errors
+    /// [`StreamError`]
+    pub fn stream(&self, path: &str, mut piece: impl FnMut(&[u8]) -> io::Result<()>) -> Result<(), StreamError> {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| self.broken(error))?;
+        runtime.block_on(self.pieces(path, &mut piece))
+    }
+
+    async fn pieces(&self, path: &str, piece: &mut impl FnMut(&[u8]) -> io::Result<()>) -> Result<(), StreamError> {
+        let mut signals = Signals::new().map_err(|error| self.broken(error))?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(self.connect().await?)).await.map_err(|error| self.broken(error))?;
+        let connection = tokio::spawn(connection);
+        let request = Request::get(path)
+            .header(header::HOST, "sidestep")
+            .body(Full::new(Bytes::new()))
+            .map_err(|error| self.broken(error))?;
+        let response = sender.send_request(request).await.map_err(|error| self.broken(error))?;
+        let status = response.status();
+        let id = response.headers().get(ID_HEADER).and_then(|id| id.to_str().ok()).map(str::to_owned);
+        let mut body = response.into_body();
+        if !status.is_success() {
+            let body = body.collect().await.map_err(|error| self.broken(error))?.to_bytes();
+            let answer = serde_json::from_slice(&body).unwrap_or_else(|_| ErrorAnswer {
+                error: format!("the node answered {status}: {}", String::from_utf8_lossy(&body).trim()),
+                mistakes: Vec::new(),
+            });
+            return Err(ClientError::Refused { status: status.as_u16(), answer }.into());
+        }
+        let mut asked = false;
+        loop {
+            tokio::select! {
+                frame = body.frame() => {
+                    let Some(frame) = frame else { break };
+                    let frame = frame.map_err(|error| self.broken(error))?;
+                    if let Some(data) = frame.data_ref() {
+                        piece(data).map_err(StreamError::Write)?;
+                    }
+                }
+                () = signals.any() => {
+                    let (Some(id), false) = (&id, asked) else { break };
+                    asked = true;
+                    // Where it has ended by itself meanwhile there is nothing to end.
+                    let _ = self.exchange(Method::DELETE, &target(&["v1", "watches", id], &[]), Bytes::new()).await;
+                }
+            }
+        }
+        connection.abort();
+        Ok(())
+    }
+}
+
+/// Signals that end a stream.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn any(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
