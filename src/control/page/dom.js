@@ -24,7 +24,7 @@ export function say(element, text) {
 /** The four paths, in the order in which they are shown, and what is between others. */
 export const PATHS = [
   { id: "endpoint", name: "Endpoint", about: "over the backbone" },
-  { id: "tunnel", name: "Tunnel", about: "through the gateway" },
+  { id: "tunnel", name: "Tunnel", about: "by gateway or appliance" },
   { id: "internet", name: "Internet", about: "by the internet edge" },
   { id: "inside", name: "Inside", about: "in the virtual networks" },
 ];

@@ -50,7 +50,7 @@ const MOMENTS: usize = 300;
 pub enum Way {
     /// Over the backbone, by a service endpoint.
     Endpoint,
-    /// Through the virtual network gateway.
+    /// Through the virtual network gateway or an appliance.
     Tunnel,
     /// By the internet edge, or straight to a service's public address.
     Internet,
@@ -330,13 +330,14 @@ fn grown(before: &Before, key: &Key, now: [u64; 2]) -> [u64; 2] {
     }
 }
 
-/// Which way a flow takes: that of the NIC that it begins at, or else ends at.
+/// Which way a flow takes: that of the NIC that it begins at, as [`PathKind::of`](crate::path::kind::PathKind::of) has it, or
+/// else ends at.
 fn way(flow: &FlowAnswer, kinds: &HashMap<&str, &str>) -> Way {
     let kind = |port: &str| kinds.get(port).copied().unwrap_or_default();
     match (kind(&flow.ingress), kind(&flow.egress)) {
         ("nic", _) => match flow.next_hop_type.as_str() {
             "VirtualNetworkServiceEndpoint" => Way::Endpoint,
-            "VirtualNetworkGateway" => Way::Tunnel,
+            "VirtualNetworkGateway" | "VirtualAppliance" => Way::Tunnel,
             "Internet" => Way::Internet,
             _ => Way::Inside,
         },
@@ -426,4 +427,56 @@ fn traffic(seen: &Seen) -> HashMap<String, Traffic> {
         sum.sent_bytes += port.traffic.sent_bytes;
     }
     sums
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::path::kind::PathKind;
+    use crate::snapshot::NextHopType;
+
+    fn flow(ingress: &str, egress: &str, next_hop_type: &str) -> FlowAnswer {
+        serde_json::from_value(serde_json::json!({
+            "protocol": "tcp", "ingress": ingress, "source": "10.1.1.4:40000", "destination": "20.60.1.10:443",
+            "egress": egress, "presented": "10.1.1.4:40000", "reached": "20.60.1.10:443",
+            "next_hop_type": next_hop_type, "phase": "established", "packets": [0, 0], "bytes": [0, 0],
+        }))
+        .unwrap()
+    }
+
+    /// The page calls paths as flow logs and `sidestep top` do.
+    #[test]
+    fn the_way_of_a_nic_is_the_kind_of_its_next_hop() {
+        let kinds =
+            HashMap::from([("vm1", "nic"), ("gateway", "gateway"), ("internet", "internet"), ("data", "service")]);
+        for kind in [
+            NextHopType::VnetLocal,
+            NextHopType::VNetPeering,
+            NextHopType::VirtualNetworkGateway,
+            NextHopType::VirtualNetworkServiceEndpoint,
+            NextHopType::Internet,
+            NextHopType::VirtualAppliance,
+            NextHopType::Platform,
+        ] {
+            let way = serde_json::to_value(way(&flow("vm1", "data", kind.name()), &kinds)).unwrap();
+            assert_eq!(way, PathKind::of(kind).name(), "{}", kind.name());
+        }
+        // What begins elsewhere is of the NIC that it reaches, or of none.
+        assert_eq!(way(&flow("gateway", "vm1", "VnetLocal"), &kinds), Way::Tunnel);
+        assert_eq!(way(&flow("internet", "vm1", "VnetLocal"), &kinds), Way::Internet);
+        assert_eq!(way(&flow("internet", "data", "Internet"), &kinds), Way::Outside);
+    }
+
+    /// Where not all flows were looked at, the node's own throughput is divided as among those that were.
+    #[test]
+    fn a_sample_stands_for_all() {
+        let live =
+            |path, rate| LiveFlow { flow: flow("vm1", "data", "Internet"), path, endpoint: None, rate: [rate, 0] };
+        let flows = [live(Way::Tunnel, 300), live(Way::Endpoint, 100)];
+        let all = moment(1, &flows, true, 8000);
+        assert_eq!((all.rates[&Way::Tunnel], all.rates[&Way::Endpoint], all.estimated), (300, 100, false));
+        let sample = moment(1, &flows, false, 8000);
+        assert_eq!((sample.rates[&Way::Tunnel], sample.rates[&Way::Endpoint], sample.estimated), (6000, 2000, true));
+        assert!(moment(1, &[], false, 8000).rates.is_empty());
+    }
 }

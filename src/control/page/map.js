@@ -52,6 +52,8 @@ export class NetworkMap {
       case "endpoint": return target === "backbone" ? [start, "backbone", "services"] : [start, "backbone", target];
       case "tunnel": {
         if (from === "gateway") return ["site", "gateway", target];
+        // An appliance, which sends on by a flow of its own.
+        if (to !== "gateway") return [start, target];
         const address = destination?.replace(/^\[(.+)\]:\d+$/, "$1").replace(/^([^:]+):\d+$/, "$1");
         if (!address) return [start, "gateway", "site"];
         const service = this.addresses.get(address);
