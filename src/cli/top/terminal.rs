@@ -14,6 +14,8 @@ use ratatui::crossterm::cursor::Show;
 use ratatui::crossterm::event::{self, Event};
 use ratatui::crossterm::execute;
 use ratatui::crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 use super::Watcher;
 use super::draw::draw;
@@ -25,6 +27,9 @@ use crate::lab::interrupt;
 
 /// How long keys are waited for at a time; an answer or a signal is noticed as late as that.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// How a program ends whose terminal is gone: as by SIGHUP.
+const HUNG_UP: u8 = 128 + 1;
 
 /// Shows the node until the user or a signal ends it.
 pub(super) fn run(mut screen: Screen, watcher: Watcher, first: TopAnswer) -> anyhow::Result<ExitCode> {
@@ -40,7 +45,10 @@ pub(super) fn run(mut screen: Screen, watcher: Watcher, first: TopAnswer) -> any
             return Ok(ExitCode::from(interrupted.exit_code()));
         }
         held.terminal.draw(|frame| draw(frame, &screen))?;
-        if event::poll(LOOK)? {
+        if has_hung_up(LOOK)? {
+            return Ok(ExitCode::from(HUNG_UP));
+        }
+        if event::poll(Duration::ZERO)? {
             let wish = match event::read()? {
                 Event::Key(key) => screen.key(key),
                 _ => Wish::Nothing,
@@ -77,6 +85,20 @@ pub(super) fn run(mut screen: Screen, watcher: Watcher, first: TopAnswer) -> any
             Err(TryRecvError::Disconnected) => anyhow::bail!("the thread that asks the node has ended"),
         }
     }
+}
+
+/// Waits for keys, so long at most. True where the terminal is gone: who reads from it then gets nothing, again and again, and the
+/// library that reads keys would never come back.
+fn has_hung_up(time: Duration) -> io::Result<bool> {
+    let stdin = io::stdin();
+    let mut ready = [PollFd::new(&stdin, PollFlags::IN)];
+    let time = Timespec { tv_sec: 0, tv_nsec: i64::from(time.subsec_nanos()) };
+    match poll(&mut ready, Some(&time)) {
+        Ok(_) | Err(Errno::INTR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let gone = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
+    Ok(ready.iter().any(|stdin| stdin.revents().intersects(gone)))
 }
 
 /// An error in a line.
