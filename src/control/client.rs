@@ -173,7 +173,7 @@ impl Client {
     }
 
     /// Sends a request on a connection of its own, which goes on until it is ended.
-    async fn send(
+    pub(super) async fn send(
         &self,
         method: Method,
         target: &str,
@@ -199,7 +199,7 @@ impl Client {
 }
 
 /// What a node says that refuses.
-fn refused(status: StatusCode, body: &[u8]) -> ClientError {
+pub(super) fn refused(status: StatusCode, body: &[u8]) -> ClientError {
     let answer = serde_json::from_slice(body).unwrap_or_else(|_| ErrorAnswer {
         error: format!("the node answered {status}: {}", String::from_utf8_lossy(body).trim()),
         mistakes: Vec::new(),

@@ -5,17 +5,18 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use hyper::body::{Body, Bytes, Frame};
+use hyper::body::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::{self, error::TrySendError};
 
 use super::dataplane::Dataplane;
+use super::refusal::Refusal;
+use super::streamed::Streamed;
+use crate::model::network::Network;
 use crate::path::record::{Lost, Record, Records};
 use crate::telemetry::flow_record::{FlowLogTotals, FlowRecord};
 use crate::telemetry::ipfix::{Address, Exporter};
@@ -94,8 +95,8 @@ struct Going {
 #[derive(Default)]
 pub(crate) struct FlowLog {
     going: Mutex<Going>,
-    /// Who wants records: 0 means that there is nothing to do.
-    wanted: AtomicU64,
+    /// Whether somebody wants records: else there is nothing to do.
+    wanted: AtomicBool,
 }
 
 impl FlowLog {
@@ -110,19 +111,19 @@ impl FlowLog {
         let mut going = self.lock();
         (going.files, going.interval, going.exporter, going.always) = (files, interval, exporter, true);
         going.queues = queues;
-        self.wanted.store(1, Relaxed);
+        self.wanted.store(true, Relaxed);
     }
 
     fn begin(&self, going: &mut Going, dataplane: &dyn Dataplane) {
         if going.queues.is_empty() {
             going.queues = dataplane.log(true);
         }
-        self.wanted.store(1, Relaxed);
+        self.wanted.store(true, Relaxed);
     }
 
     /// Whether there is something to look at.
     pub(crate) fn is_wanted(&self) -> bool {
-        self.wanted.load(Relaxed) > 0
+        self.wanted.load(Relaxed)
     }
 
     /// Takes the records in that wait, gives them on, and writes what is due. To be called many times a second.
@@ -140,7 +141,7 @@ impl FlowLog {
             for queue in std::mem::take(&mut going.queues) {
                 add(&mut going.lost_before, queue.lost());
             }
-            self.wanted.store(0, Relaxed);
+            self.wanted.store(false, Relaxed);
         }
         going.write_if_due(regions, false);
     }
@@ -179,12 +180,12 @@ impl FlowLog {
     }
 
     /// Everything from now on, as lines of JSON. Records are made as long as somebody follows.
-    pub(crate) fn follow(&self, dataplane: &dyn Dataplane) -> Lines {
+    pub(crate) fn follow(&self, dataplane: &dyn Dataplane) -> Streamed {
         let (lines, received) = mpsc::channel(FOLLOWED);
         let mut going = self.lock();
         going.followers.push(Follower { lines, lost: 0 });
         self.begin(&mut going, dataplane);
-        Lines(received)
+        Streamed(received)
     }
 
     fn lock(&self) -> MutexGuard<'_, Going> {
@@ -298,29 +299,11 @@ fn epoch(dataplane: &dyn Dataplane) -> u64 {
     milliseconds(SystemTime::now()).saturating_sub(dataplane.milliseconds())
 }
 
-/// Lines that come when they are there.
-pub(crate) struct Lines(mpsc::Receiver<Bytes>);
-
-impl Body for Lines {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        self.0.poll_recv(context).map(|line| line.map(|line| Ok(Frame::data(line))))
-    }
-}
-
 /// Makes files for what the command line names.
 ///
 /// # Errors
 /// The name that is none of the network's.
-pub(crate) fn files(
-    options: &FlowLogOptions,
-    network: &crate::model::network::Network,
-) -> Result<Option<VnetFlowLog>, super::refusal::Refusal> {
+pub(crate) fn files(options: &FlowLogOptions, network: &Network) -> Result<Option<VnetFlowLog>, Refusal> {
     let Some(folder) = &options.folder else { return Ok(None) };
     let is_network = |name: &str| network.virtual_networks.iter().any(|known| known.name == name);
     let mut targets = Vec::new();
@@ -335,7 +318,7 @@ pub(crate) fn files(
             Target::Nic(nic) => network.nics.iter().any(|known| known.name == *nic),
         };
         if !known {
-            return Err(super::refusal::Refusal::Unknown(format!(
+            return Err(Refusal::Unknown(format!(
                 "--flow-log-target {name}: the document has no virtual network, subnet (NETWORK/SUBNET) or NIC of that name"
             )));
         }

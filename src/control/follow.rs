@@ -5,12 +5,9 @@
 //! the end ([`ID_HEADER`]) or goes away, and with the node; then the workers are free of it.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -20,7 +17,6 @@ use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get};
-use hyper::body::{Body as HttpBody, Frame};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::{self, error::TrySendError};
@@ -29,6 +25,7 @@ use super::explain::has_ports;
 use super::node::{Current, Node};
 use super::refusal::Refusal;
 use super::server::Failure;
+use super::streamed::Streamed;
 use crate::packet::parse::protocol;
 use crate::plan::UnknownName;
 use crate::plan::explain::{protocol_name, protocol_number};
@@ -386,21 +383,6 @@ fn line(line: &TraceLine, chunk: &mut Vec<u8>) {
 /// The ports that have a device.
 fn devices(node: &Node) -> Vec<PortId> {
     node.current().attachments.iter().map(|attachment| attachment.port).collect()
-}
-
-/// The body of an answer that comes bit by bit.
-struct Streamed(mpsc::Receiver<Bytes>);
-
-impl HttpBody for Streamed {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0.poll_recv(context).map(|chunk| chunk.map(|chunk| Ok(Frame::data(chunk))))
-    }
 }
 
 impl Node {

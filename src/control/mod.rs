@@ -8,6 +8,7 @@
 
 pub mod answers;
 pub mod client;
+mod connections;
 pub mod dataplane;
 mod denials;
 mod device_thread;
@@ -31,6 +32,7 @@ mod server;
 pub mod socket;
 pub mod state;
 pub mod stream;
+mod streamed;
 pub mod support;
 pub mod top;
 pub mod verify;

@@ -19,28 +19,19 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
-use tokio::sync::Semaphore;
 
+use super::connections::{self, Limits};
 use super::node::Node;
 use crate::telemetry::metrics;
 
 /// Where metrics are told if the command line does not say where.
 pub const DEFAULT_ADDRESS: &str = "127.0.0.1:9798";
 
-/// How long a connection may take to say what it wants.
-const SILENCE: Duration = Duration::from_secs(1);
-
 /// How long a connection may take in all: longer than workers are waited for, so that one that hangs is told of.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Connections at a time; others wait until one ends.
 const CONNECTIONS: usize = 16;
-
-/// Time between two attempts to accept a connection where the system refuses.
-const BREATH: Duration = Duration::from_millis(100);
 
 /// Why metrics cannot be told.
 #[derive(Debug, thiserror::Error)]
@@ -69,29 +60,8 @@ pub(super) fn listen(address: SocketAddr) -> Result<TcpListener, MonitorError> {
 /// # Errors
 /// When the listener cannot be taken over by the runtime.
 pub(super) async fn serve(node: Arc<Node>, listener: TcpListener) -> io::Result<()> {
-    let listener = tokio::net::TcpListener::from_std(listener)?;
-    let service = TowerToHyperService::new(router(node));
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    loop {
-        // Nobody closes it.
-        let Ok(place) = places.clone().acquire_owned().await else { return Ok(()) };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::debug!(%error, "a connection for metrics fails");
-                tokio::time::sleep(BREATH).await;
-                continue;
-            }
-        };
-        let mut connection = http1::Builder::new();
-        connection.keep_alive(false).timer(TokioTimer::new()).header_read_timeout(SILENCE);
-        let connection = connection.serve_connection(TokioIo::new(stream), service.clone());
-        tokio::spawn(async move {
-            // Who asks too slowly, or goes away, hears nothing.
-            let _ = tokio::time::timeout(PATIENCE, connection).await;
-            drop(place);
-        });
-    }
+    let limits = Limits { purpose: "metrics", connections: CONNECTIONS, patience: PATIENCE };
+    connections::serve(listener, router(node), limits).await
 }
 
 fn router(node: Arc<Node>) -> Router {

@@ -24,13 +24,14 @@ use super::difference::{self, PortChanges};
 use super::document::{CatalogueFile, Document};
 use super::endpoints;
 use super::explain::{self, ExplainAnswer};
-use super::flow_log::{self, FlowLog, FlowLogAnswer, FlowLogOptions, Lines};
+use super::flow_log::{self, FlowLog, FlowLogAnswer, FlowLogOptions};
 use super::follow::Follows;
 use super::fullness::{self, Fullness};
 use super::ports::{Attachment, attachments, kind_name};
 use super::privileges;
 use super::refusal::Refusal;
 use super::state::{self, ByHand, InForce, StateError};
+use super::streamed::Streamed;
 use super::top::{self, TopAnswer, TopQuery, Watchers};
 use super::verify::{self, VerifyAnswer};
 use super::watch::Stamp;
@@ -371,7 +372,7 @@ impl Node {
     }
 
     /// Every record of a flow from now on, as lines.
-    pub(super) fn follow_flow_log(&self) -> Lines {
+    pub(super) fn follow_flow_log(&self) -> Streamed {
         self.flow_log.follow(&*self.dataplane)
     }
 

@@ -3,15 +3,12 @@
 
 use std::io;
 
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
+use hyper::Method;
 use hyper::body::Bytes;
-use hyper::client::conn::http1;
-use hyper::{Method, Request, header};
-use hyper_util::rt::TokioIo;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::answers::ErrorAnswer;
-use super::client::{Client, ClientError, target};
+use super::client::{Client, ClientError, refused, target};
 use super::follow::ID_HEADER;
 
 /// Why a stream ended early.
@@ -38,24 +35,13 @@ impl Client {
 
     async fn pieces(&self, path: &str, piece: &mut impl FnMut(&[u8]) -> io::Result<()>) -> Result<(), StreamError> {
         let mut signals = Signals::new().map_err(|error| self.broken(error))?;
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(self.connect().await?)).await.map_err(|error| self.broken(error))?;
-        let connection = tokio::spawn(connection);
-        let request = Request::get(path)
-            .header(header::HOST, "sidestep")
-            .body(Full::new(Bytes::new()))
-            .map_err(|error| self.broken(error))?;
-        let response = sender.send_request(request).await.map_err(|error| self.broken(error))?;
+        let (response, connection) = self.send(Method::GET, path, Bytes::new()).await?;
         let status = response.status();
         let id = response.headers().get(ID_HEADER).and_then(|id| id.to_str().ok()).map(str::to_owned);
         let mut body = response.into_body();
         if !status.is_success() {
             let body = body.collect().await.map_err(|error| self.broken(error))?.to_bytes();
-            let answer = serde_json::from_slice(&body).unwrap_or_else(|_| ErrorAnswer {
-                error: format!("the node answered {status}: {}", String::from_utf8_lossy(&body).trim()),
-                mistakes: Vec::new(),
-            });
-            return Err(ClientError::Refused { status: status.as_u16(), answer }.into());
+            return Err(refused(status, &body).into());
         }
         let mut asked = false;
         loop {

@@ -32,12 +32,9 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::middleware;
 use axum::routing::{get, post};
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
 
+use super::connections::{self, Limits};
 use super::node::Node;
 use super::server::{self, Answer};
 use access::Token;
@@ -46,17 +43,11 @@ use live::Watch;
 /// Where the page is if the command line does not say where.
 pub const DEFAULT_ADDRESS: &str = "127.0.0.1:9799";
 
-/// How long a connection may take to say what it wants.
-const SILENCE: Duration = Duration::from_secs(1);
-
 /// How long a connection may take in all: a dry run waits up to 45 s for workers with a million flows.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Connections at a time; others wait until one ends. A browser opens up to six.
 const CONNECTIONS: usize = 32;
-
-/// Time between two attempts to accept a connection where the system refuses.
-const BREATH: Duration = Duration::from_millis(100);
 
 /// Who asks for changes, as the history has it.
 const WHO: &str = "page";
@@ -119,29 +110,8 @@ impl Page {
     /// # Errors
     /// When the listener cannot be taken over by the runtime.
     pub(super) async fn serve(self, node: Arc<Node>) -> io::Result<()> {
-        let listener = tokio::net::TcpListener::from_std(self.listener)?;
-        let service = TowerToHyperService::new(router(node, self.token));
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
-        loop {
-            // Nobody closes it.
-            let Ok(place) = places.clone().acquire_owned().await else { return Ok(()) };
-            let stream = match listener.accept().await {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    tracing::debug!(%error, "a connection for the page fails");
-                    tokio::time::sleep(BREATH).await;
-                    continue;
-                }
-            };
-            let mut connection = http1::Builder::new();
-            connection.keep_alive(false).timer(TokioTimer::new()).header_read_timeout(SILENCE);
-            let connection = connection.serve_connection(TokioIo::new(stream), service.clone());
-            tokio::spawn(async move {
-                // Who asks too slowly, or goes away, hears nothing.
-                let _ = tokio::time::timeout(PATIENCE, connection).await;
-                drop(place);
-            });
-        }
+        let limits = Limits { purpose: "the page", connections: CONNECTIONS, patience: PATIENCE };
+        connections::serve(self.listener, router(node, self.token), limits).await
     }
 }
 
