@@ -301,6 +301,16 @@ impl Snapshot {
         self.ports.get(usize::from(port.0))
     }
 
+    /// The name of a port, or its number where there is no such port.
+    pub fn port_name(&self, port: PortId) -> String {
+        self.port(port).map_or_else(|| port.0.to_string(), |port| port.name.clone())
+    }
+
+    /// The subnet that has an identity now.
+    pub fn identity(&self, key: SubnetKey) -> Option<&SubnetIdentity> {
+        self.identities.iter().find(|known| known.key() == key && !known.retired)
+    }
+
     /// The pool by its number.
     pub fn pool(&self, pool: PoolId) -> Option<&Pool> {
         self.pools.get(usize::from(pool.0))

@@ -7,6 +7,7 @@ use clap::Args;
 use time::OffsetDateTime;
 
 use super::node::NodeArgs;
+use super::top::parse_path;
 use crate::control::client::{ClientError, target};
 use crate::control::difference::socket_text;
 use crate::control::flow_log::{FlowLogAnswer, FlowLogLine};
@@ -32,7 +33,7 @@ pub struct FlowLogArgs {
     pub limit: Option<usize>,
 
     /// Only flows of this path.
-    #[arg(long, value_name = "PATH", value_parser = path)]
+    #[arg(long, value_name = "PATH", value_parser = parse_path)]
     pub path: Option<PathKind>,
 
     /// Only flows for this resource of a service: who came, with which address and identity, admitted or denied by which rule.
@@ -46,13 +47,6 @@ pub struct FlowLogArgs {
     /// One line of JSON for each record.
     #[arg(long)]
     pub json: bool,
-}
-
-fn path(text: &str) -> Result<PathKind, String> {
-    PathKind::ALL
-        .into_iter()
-        .find(|path| path.name() == text)
-        .ok_or_else(|| format!("expected one of {}", PathKind::ALL.map(PathKind::name).join(", ")))
 }
 
 impl FlowLogArgs {
@@ -253,7 +247,7 @@ mod tests {
 
     #[test]
     fn paths_are_named() {
-        assert_eq!(path("tunnel"), Ok(PathKind::Tunnel));
-        assert_eq!(path("gateway").unwrap_err(), "expected one of endpoint, tunnel, internet, inside");
+        assert_eq!(parse_path("tunnel"), Ok(PathKind::Tunnel));
+        assert_eq!(parse_path("gateway").unwrap_err(), "it is none of endpoint, tunnel, internet, inside");
     }
 }

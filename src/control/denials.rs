@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::answers::{DenialAnswer, DenialsAnswer};
-use super::difference::{name, socket_text};
+use super::difference::socket_text;
 use crate::path::denial::Denial;
 use crate::plan::explain::protocol_name;
 use crate::snapshot::{Snapshot, SubnetKey};
@@ -87,7 +87,7 @@ fn answer(denial: &Denial, snapshot: &Snapshot, time: u64) -> DenialAnswer {
         reason: denial.reason.name().to_owned(),
         text: denial.reason.text().to_owned(),
         protocol: protocol_name(denial.protocol),
-        ingress: name(snapshot, denial.ingress),
+        ingress: snapshot.port_name(denial.ingress),
         source: socket_text(denial.protocol, denial.source),
         presented: denial.presented.map(|address| address.to_string()),
         identity: denial.identity.map(|identity| subnet(snapshot, identity)),
@@ -104,8 +104,7 @@ fn answer(denial: &Denial, snapshot: &Snapshot, time: u64) -> DenialAnswer {
 
 /// The subnet that an identity is of: its name, or its tags where it is gone.
 fn subnet(snapshot: &Snapshot, identity: SubnetKey) -> String {
-    let found = snapshot.identities.iter().find(|known| known.key() == identity && !known.retired);
-    found.map_or_else(
+    snapshot.identity(identity).map_or_else(
         || format!("{:06x}:{:04x}", identity.network_tag, identity.subnet_tag),
         |known| format!("{}/{}", known.network, known.subnet),
     )

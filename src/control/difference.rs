@@ -147,10 +147,10 @@ pub(crate) fn flow_answer(flow: &FlowSummary, snapshot: &Snapshot) -> FlowAnswer
     let shown = |side| socket_text(sides.protocol, side);
     FlowAnswer {
         protocol: protocol_name(sides.protocol),
-        ingress: name(snapshot, sides.ingress),
+        ingress: snapshot.port_name(sides.ingress),
         source: shown(sides.source),
         destination: shown(sides.destination),
-        egress: name(snapshot, sides.egress),
+        egress: snapshot.port_name(sides.egress),
         presented: shown(sides.presented),
         reached: shown(sides.reached),
         next_hop_type: state.next_hop_type.name().to_owned(),
@@ -163,9 +163,4 @@ pub(crate) fn flow_answer(flow: &FlowSummary, snapshot: &Snapshot) -> FlowAnswer
 /// `address:port`, or the address alone where a protocol has no ports.
 pub(crate) fn socket_text(protocol: u8, (address, port): (IpAddr, u16)) -> String {
     if has_ports(protocol) { socket(address, port) } else { address.to_string() }
-}
-
-/// The name of a port, or its number where there is no such port.
-pub(crate) fn name(snapshot: &Snapshot, port: PortId) -> String {
-    snapshot.port(port).map_or_else(|| port.0.to_string(), |port| port.name.clone())
 }

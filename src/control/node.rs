@@ -309,10 +309,8 @@ impl Node {
         if !fullness::is_nearly_full(used, limit) && !nic_is_full {
             owners.clear();
         }
-        let owners = owners
-            .into_iter()
-            .map(|(port, flows)| FlowOwner { port: difference::name(snapshot, port), flows })
-            .collect();
+        let owners =
+            owners.into_iter().map(|(port, flows)| FlowOwner { port: snapshot.port_name(port), flows }).collect();
         FlowUse { used, limit, limit_per_nic, owners }
     }
 
@@ -322,7 +320,7 @@ impl Node {
         let current = self.current();
         let snapshot = &current.snapshot;
         let (used, owners) = self.dataplane.flow_owners(usize::MAX);
-        let name = |port| difference::name(snapshot, port);
+        let name = |port| snapshot.port_name(port);
         let limits = (snapshot.flow_limit, snapshot.flow_limit_per_nic);
         let warnings = lock(&self.fullness).look(used, &owners, limits, TOP_OWNERS, name);
         for warning in &warnings {

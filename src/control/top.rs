@@ -54,10 +54,9 @@ impl TopQuery {
         }
         let path = match self.path.as_deref() {
             None => None,
-            Some(name) => {
-                let found = PathKind::ALL.into_iter().find(|kind| kind.name() == name);
-                Some(found.ok_or_else(|| malformed("path", name, "endpoint, tunnel, internet, inside"))?)
-            }
+            Some(name) => Some(
+                PathKind::named(name).ok_or_else(|| malformed("path", name, "endpoint, tunnel, internet, inside"))?,
+            ),
         };
         let by = match self.by.as_deref() {
             None | Some("bytes") => By::Bytes,

@@ -46,7 +46,7 @@ use crate::packet::mptcp::has_mptcp;
 use crate::packet::parse::{Fragment, Parsed, TransportKind};
 use crate::packet::server_name::Unnamed;
 use crate::packet::tcp::sequence_span;
-use crate::snapshot::{Front, PortId, ResourceId, Snapshot};
+use crate::snapshot::{PortId, Snapshot};
 use crate::table::flow::{Direction, FlowId, FlowTable};
 
 /// TCP's urgent flag: its byte is not in the stream where it is sent (RFC 6093), so that reading it is a guess.
@@ -349,7 +349,7 @@ pub(super) fn of_sides(snapshot: &Snapshot, sides: &Sides, reason: DropReason, n
         destination: sides.destination,
         endpoint: endpoint.is_some(),
         identity: snapshot.port(sides.ingress).and_then(|port| port.identity).filter(|_| endpoint.is_some()),
-        resource: resource_of(snapshot, sides.destination.0, named),
+        resource: policy::resource_of(snapshot, sides.destination.0, named),
         name: None,
         unnamed: None,
         answered_at: None,
@@ -362,15 +362,6 @@ pub(super) fn of_sides(snapshot: &Snapshot, sides: &Sides, reason: DropReason, n
 pub(super) fn is_sql(snapshot: &Snapshot, destination: std::net::IpAddr) -> bool {
     let resource = firewall::of(snapshot, destination).and_then(|(resource, _)| snapshot.resources.get(resource));
     resource.is_some_and(|resource| resource.service == "Microsoft.Sql")
-}
-
-/// The resource that a denial is about.
-pub(super) fn resource_of(snapshot: &Snapshot, destination: std::net::IpAddr, named: Named) -> Option<ResourceId> {
-    match (snapshot.resources.front(destination), named) {
-        (Some(Front::One(resource)), _) => Some(resource),
-        (_, Named::Resource(resource)) => Some(resource),
-        _ => None,
-    }
 }
 
 /// Judges connections whose time is over, at most `budget`.

@@ -44,6 +44,11 @@ impl PathKind {
         }
     }
 
+    /// The kind of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
     /// Its place in [`PathKind::ALL`].
     pub(super) const fn index(self) -> usize {
         match self {

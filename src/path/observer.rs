@@ -1,4 +1,5 @@
-//! What watches the stages. Forwarding uses [`Silent`], which compiles to nothing; explaining uses [`Recorder`].
+//! What watches the stages. Where nobody watches it is [`Silent`], which compiles to nothing; explaining uses [`Recorder`]. Who
+//! traces real packets hears the stages by [`Egress::stage`](super::Egress::stage).
 
 use serde::{Deserialize, Serialize};
 

@@ -9,6 +9,8 @@
 //! Without the endpoint, and for other services, policies mean nothing (Azure, "Virtual network service endpoint policies
 //! for Azure Storage").
 
+use std::net::IpAddr;
+
 use super::observer::{Observer, StageRecord};
 use super::subject::Subject;
 use super::verdict::DropReason;
@@ -25,6 +27,15 @@ pub enum Named {
     Nothing,
     /// The name of this resource.
     Resource(ResourceId),
+}
+
+/// The resource that a packet or flow is for, as far as its destination or what it named tells.
+pub fn resource_of(snapshot: &Snapshot, destination: IpAddr, named: Named) -> Option<ResourceId> {
+    match (snapshot.resources.front(destination), named) {
+        (Some(Front::One(resource)), _) => Some(resource),
+        (_, Named::Resource(resource)) => Some(resource),
+        _ => None,
+    }
 }
 
 /// What a stage that may need a name says.

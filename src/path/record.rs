@@ -9,7 +9,7 @@
 //! ```
 //!
 //! and, for packets, answered and dropped are what records tell of packets that ended here, plus what was lost of those. While
-//! nobody wants them there is none of it: no memory, and one comparison a packet.
+//! nobody wants them there is none of it: no memory, and a comparison or two a packet.
 //!
 //! What a record does not tell itself follows from its snapshot, which it carries: rules, endpoint, names. Whoever reads it finds
 //! them out, off the workers.
@@ -22,9 +22,8 @@ use crossbeam::queue::ArrayQueue;
 use super::core::Core;
 use super::flow::{Family, FlowState, Phase};
 use super::policy::Named;
-use super::redecide::{Sides, sides};
+use super::redecide::{self, Sides, sides};
 use super::subject::Subject;
-use super::undecided::key_of;
 use super::verdict::{Answer, DropReason};
 use crate::snapshot::{NextHopType, PortId, Snapshot};
 use crate::table::flow::{Direction, FlowId, FlowKey, FlowTable};
@@ -157,34 +156,19 @@ pub struct Lost {
 
 impl Default for Records {
     fn default() -> Self {
-        Self::with_room(WAITING)
-    }
-}
-
-impl Records {
-    /// With room for so many.
-    pub fn with_room(room: usize) -> Self {
         Self {
-            waiting: ArrayQueue::new(room.max(1)),
+            waiting: ArrayQueue::new(WAITING),
             lost: AtomicU64::new(0),
             lost_packets: AtomicU64::new(0),
             lost_bytes: AtomicU64::new(0),
         }
     }
+}
 
+impl Records {
     /// The oldest record.
     pub fn take(&self) -> Option<Record> {
         self.waiting.pop()
-    }
-
-    /// How many wait.
-    pub fn len(&self) -> usize {
-        self.waiting.len()
-    }
-
-    /// Whether none waits.
-    pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
     }
 
     /// What found no room so far.
@@ -344,7 +328,7 @@ impl Core {
         if matches!(state.phase, Phase::Reset | Phase::Moved) {
             return;
         }
-        let named = if state.is_inspected() { self.undecided.named(&key_of(forward)) } else { Named::NotYet };
+        let named = redecide::named(self, forward, state);
         let Some(log) = &mut self.log else { return };
         let told = std::mem::take(log.told::<A>(id.index()));
         let seen = Seen { forward, reverse, state };
@@ -468,7 +452,8 @@ impl Core {
             if matches!(state.phase, Phase::Reset | Phase::Moved) {
                 continue;
             }
-            let named = if state.is_inspected() { self.undecided.named(&key_of(forward)) } else { Named::NotYet };
+            let named = redecide::named(self, forward, state);
+            let Some(log) = &mut self.log else { return };
             let seen = Seen { forward, reverse, state };
             let told = log.told::<A>(place);
             let record = of_flow(told, seen, named, Event::Continue, now, (self.settings.worker, &self.snapshot));
@@ -492,7 +477,7 @@ impl Core {
             if matches!(state.phase, Phase::Reset | Phase::Moved) {
                 continue;
             }
-            let named = if state.is_inspected() { self.undecided.named(&key_of(forward)) } else { Named::NotYet };
+            let named = redecide::named(self, forward, state);
             let Some(log) = &mut self.log else { return };
             let seen = Seen { forward, reverse, state };
             let told = std::mem::take(log.told::<A>(id.index()));

@@ -130,17 +130,14 @@ pub(super) fn leave_trace<A: Family>(
     ending: Ending,
     now: u64,
 ) {
-    if core.is_logged()
-        && let (Some(forward), Some(reverse), Some(state)) =
-            (flows.key(id, Direction::Forward), flows.key(id, Direction::Reverse), flows.state(id))
-    {
-        core.log_end(id, (forward, reverse), state, ending, now);
-    }
     let (Some(forward), Some(reverse), Some(state)) =
         (flows.key(id, Direction::Forward).copied(), flows.key(id, Direction::Reverse).copied(), flows.state_mut(id))
     else {
         return;
     };
+    if core.is_logged() {
+        core.log_end(id, (&forward, &reverse), state, ending, now);
+    }
     core.settings.shared.unmap(&forward, &reverse, state);
     if state.is_inspected() {
         core.undecided.end(&key_of(&forward));
@@ -181,7 +178,7 @@ pub struct Sides {
 
 impl Sides {
     /// The first packet as it entered.
-    fn entering(&self) -> Subject {
+    pub fn entering(&self) -> Subject {
         Subject {
             ingress: self.ingress,
             source: self.source.0,
@@ -193,7 +190,7 @@ impl Sides {
     }
 
     /// The first packet as it arrived at its receiver.
-    fn arrival(&self) -> Subject {
+    pub fn arrival(&self) -> Subject {
         Subject {
             ingress: self.ingress,
             source: self.presented.0,
@@ -290,7 +287,7 @@ pub(super) fn returns(snapshot: &Snapshot, sides: &Sides) -> bool {
 }
 
 /// The way that a flow takes, whether the receiver admits it or not.
-pub(super) fn way_of(snapshot: &Snapshot, sides: &Sides) -> Option<u16> {
+pub fn way_of(snapshot: &Snapshot, sides: &Sides) -> Option<u16> {
     let subject = sides.entering();
     let port = snapshot.port(subject.ingress)?;
     match route::choose(snapshot, port, &subject, &mut Silent).ok()?.source {

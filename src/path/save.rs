@@ -15,6 +15,7 @@ use super::Forwarder;
 use super::core::Core;
 use super::flow::{Family, FlowState, STATE_BYTES, take};
 use super::policy::Named;
+use super::redecide;
 use super::shared::owner_of;
 use super::undecided::key_of;
 use crate::snapshot::{PortId, ResourceId};
@@ -199,13 +200,12 @@ impl Forwarder {
     pub fn save(&self, now: u64, mut visit: impl FnMut(SavedFlow)) {
         let age = |state: &FlowState| now.saturating_sub(state.last_seen());
         let saved = |state: &FlowState| !state.is_watched();
-        let undecided = &self.core.undecided;
         for (_, forward, reverse, state) in self.tables.v4.iter().filter(|(.., state)| saved(state)) {
-            let named = if state.is_inspected() { undecided.named(&key_of(forward)) } else { Named::NotYet };
+            let named = redecide::named(&self.core, forward, state);
             visit(SavedFlow { keys: Keys::V4([*forward, *reverse]), age: age(state), state: *state, named });
         }
         for (_, forward, reverse, state) in self.tables.v6.iter().filter(|(.., state)| saved(state)) {
-            let named = if state.is_inspected() { undecided.named(&key_of(forward)) } else { Named::NotYet };
+            let named = redecide::named(&self.core, forward, state);
             visit(SavedFlow { keys: Keys::V6([*forward, *reverse]), age: age(state), state: *state, named });
         }
     }

@@ -14,7 +14,7 @@ use super::inspect;
 use super::install::{NotMade, Replaces, install};
 use super::observer::Silent;
 use super::order::{self, Decision, Question, Standing};
-use super::policy::Named;
+use super::policy::{self, Named};
 use super::redecide::{self, Outcome};
 use super::route;
 use super::source::{self, Presented, paired};
@@ -256,7 +256,7 @@ fn denied(core: &Core, ingress: PortId, parsed: &Parsed, reason: DropReason) -> 
         destination: (parsed.destination(), parsed.destination_port),
         endpoint,
         identity: port.and_then(|port| port.identity).filter(|_| endpoint),
-        resource: inspect::resource_of(snapshot, parsed.destination(), Named::NotYet),
+        resource: policy::resource_of(snapshot, parsed.destination(), Named::NotYet),
         name: None,
         unnamed: None,
         answered_at: None,

@@ -10,16 +10,14 @@ use crate::path::flow::Phase;
 use crate::path::kind::PathKind;
 use crate::path::nsg::{self, Direction};
 use crate::path::observer::Silent;
-use crate::path::policy::Named;
+use crate::path::policy::{self, Named};
 use crate::path::record::{About, Event, Record};
-use crate::path::redecide::Sides;
+use crate::path::redecide::{self, Sides};
 use crate::path::route;
 use crate::path::subject::Subject;
 use crate::path::verdict::DropReason;
 use crate::plan::explain::protocol_name;
-use crate::snapshot::{
-    Access, Front, NextHopType, PortEntry, PortId, PortKind, Resource, Snapshot, SourceAction, SubnetIdentity,
-};
+use crate::snapshot::{Access, NextHopType, PortEntry, PortId, PortKind, Snapshot, SourceAction};
 
 /// What a record tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -239,7 +237,7 @@ impl FlowRecord {
         let port = snapshot.port(subject.ingress);
         self.protocol = Some(subject.protocol);
         self.protocol_name = Some(protocol_name(subject.protocol));
-        self.ingress = Some(port_name(snapshot, subject.ingress));
+        self.ingress = Some(snapshot.port_name(subject.ingress));
         self.ingress_port = Some(subject.ingress.0);
         self.source = Some(Socket { address: subject.source, port: subject.source_port });
         self.destination = Some(Socket { address: subject.destination, port: subject.destination_port });
@@ -250,7 +248,7 @@ impl FlowRecord {
     }
 
     fn leaving(&mut self, snapshot: &Snapshot, egress: PortId, arriving: &Subject) {
-        self.egress = Some(port_name(snapshot, egress));
+        self.egress = Some(snapshot.port_name(egress));
         self.egress_port = Some(egress.0);
         if let Some(port) = snapshot.port(egress).filter(|port| port.kind == PortKind::Nic) {
             self.to_subnet = subnet_of(snapshot, port);
@@ -259,30 +257,15 @@ impl FlowRecord {
     }
 
     fn flow(&mut self, snapshot: &Snapshot, sides: &Sides, record: &Record) {
-        let entering = Subject {
-            ingress: sides.ingress,
-            source: sides.source.0,
-            destination: sides.destination.0,
-            protocol: sides.protocol,
-            source_port: sides.source.1,
-            destination_port: sides.destination.1,
-        };
-        let arriving = Subject {
-            source: sides.presented.0,
-            destination: sides.reached.0,
-            source_port: sides.presented.1,
-            destination_port: sides.reached.1,
-            ..entering
-        };
+        let (entering, arriving) = (sides.entering(), sides.arrival());
         self.entering(snapshot, &entering);
         self.leaving(snapshot, sides.egress, &arriving);
         self.presented = Some(Socket { address: arriving.source, port: arriving.source_port });
         self.reached = Some(Socket { address: arriving.destination, port: arriving.destination_port });
         self.path = record.next_hop_type.map(PathKind::of);
         let endpoint = (record.next_hop_type == Some(NextHopType::VirtualNetworkServiceEndpoint))
-            .then(|| way(snapshot, &entering))
-            .flatten()
-            .and_then(|chosen| chosen.1);
+            .then(|| redecide::way_of(snapshot, sides))
+            .flatten();
         self.service(snapshot, &entering, endpoint, Some(sides.presented.0), record.named);
     }
 
@@ -317,12 +300,13 @@ impl FlowRecord {
         let Some(port) = snapshot.port(subject.ingress) else { return };
         let scope = endpoint.and_then(|endpoint| port.endpoint_scopes.get(usize::from(endpoint)));
         self.endpoint = scope.map(|scope| scope.service.clone());
-        let Some(resource) = resource(snapshot, subject.destination, named) else { return };
+        let resource = policy::resource_of(snapshot, subject.destination, named);
+        let Some(resource) = resource.and_then(|resource| snapshot.resources.get(resource)) else { return };
         self.resource = Some(resource.name.clone());
         self.service = Some(resource.service.clone());
         let caller = Caller { ingress: subject.ingress, port, endpoint, source: presented.unwrap_or(subject.source) };
         let identity = caller.identity(&resource.location);
-        let known = identity.and_then(|key| snapshot.identities.iter().find(|known| known.key() == key));
+        let known = identity.and_then(|key| snapshot.identity(key));
         self.identity = known.map(|known| format!("{}/{}", known.network, known.subnet));
         let (admitted, why) = firewall::decide(resource, &caller);
         // Where nothing translates yet, which address the firewall would see is not known.
@@ -335,15 +319,6 @@ impl FlowRecord {
             });
         }
     }
-}
-
-/// The resource that a flow is for, where the address or what was named tells.
-fn resource(snapshot: &Snapshot, destination: IpAddr, named: Named) -> Option<&Resource> {
-    let found = match (named, snapshot.resources.front(destination)?) {
-        (Named::Resource(resource), _) | (_, Front::One(resource)) => resource,
-        (_, Front::Shared(_)) => return None,
-    };
-    snapshot.resources.get(found)
 }
 
 /// How a packet would go on, and over which endpoint.
@@ -373,11 +348,6 @@ fn said(snapshot: &Snapshot, port: &PortEntry, direction: Direction, subject: &S
 }
 
 fn subnet_of(snapshot: &Snapshot, port: &PortEntry) -> Option<SubnetSeen> {
-    let key = port.identity?;
-    let known = snapshot.identities.iter().find(|known: &&SubnetIdentity| known.key() == key)?;
+    let known = snapshot.identity(port.identity?)?;
     Some(SubnetSeen { network: known.network.clone(), subnet: known.subnet.clone() })
-}
-
-fn port_name(snapshot: &Snapshot, port: PortId) -> String {
-    snapshot.port(port).map_or_else(|| port.0.to_string(), |port| port.name.clone())
 }

@@ -52,7 +52,6 @@ pub(super) struct Worker {
     pub(super) foreseeing: Vec<Foreseeing>,
     /// Looks at the flows that the control side asks for.
     pub(super) looking: Vec<(Box<look::Look>, Sender<Box<look::Look>>)>,
-
     /// Packets that the control side asks to see.
     pub(super) watching: Watches,
 }

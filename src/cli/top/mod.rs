@@ -80,9 +80,8 @@ fn parse_interval(text: &str) -> Result<f64, String> {
     }
 }
 
-fn parse_path(text: &str) -> Result<PathKind, String> {
-    let found = PathKind::ALL.into_iter().find(|kind| kind.name() == text);
-    found.ok_or_else(|| "it is none of endpoint, tunnel, internet, inside".to_owned())
+pub(super) fn parse_path(text: &str) -> Result<PathKind, String> {
+    PathKind::named(text).ok_or_else(|| "it is none of endpoint, tunnel, internet, inside".to_owned())
 }
 
 /// Shows what the node forwards, until the user ends it.
