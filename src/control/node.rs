@@ -5,18 +5,21 @@
 //! is gone. A refusal on the way leaves everything as it was.
 
 mod drain;
+mod endpoint;
+mod flow_log;
+mod metrics;
 mod support;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::answers::{
-    CatalogueStatus, Change, ChangeEffect, Counters, DenialsAnswer, DocumentAnswer, EndpointAnswer, ExplainQuery,
-    FlowChanges, FlowOwner, FlowUse, FlowsAnswer, Health, PortStatus, ROUTES_REMEMBERED, RouteChanges, StateStatus,
-    Status, VerifyQuery,
+    CatalogueStatus, Change, ChangeEffect, Counters, DenialsAnswer, DocumentAnswer, ExplainQuery, FlowChanges,
+    FlowOwner, FlowUse, FlowsAnswer, Health, PortStatus, ROUTES_REMEMBERED, RouteChanges, StateStatus, Status,
+    VerifyQuery,
 };
 use super::dataplane::{Dataplane, Devices, Queues};
 use super::denials::{self, DenialLog};
@@ -24,27 +27,22 @@ use super::difference::{self, PortChanges};
 use super::document::{CatalogueFile, Document};
 use super::endpoints;
 use super::explain::{self, ExplainAnswer};
-use super::flow_log::{self, FlowLog, FlowLogAnswer, FlowLogOptions};
+use super::flow_log::FlowLog;
 use super::follow::Follows;
 use super::fullness::{self, Fullness};
 use super::ports::{Attachment, attachments, kind_name};
 use super::privileges;
 use super::refusal::Refusal;
 use super::state::{self, ByHand, InForce, StateError};
-use super::streamed::Streamed;
 use super::top::{self, TopAnswer, TopQuery, Watchers};
 use super::verify::{self, VerifyAnswer};
 use super::watch::Stamp;
 use crate::model::network::{IoMode, Network};
-use crate::path::record::Records;
 use crate::plan::explain::{NextHopAnswer, RoutesAnswer};
 use crate::plan::nsg::NsgAnswer;
 use crate::plan::{Plan, advice};
 use crate::snapshot::{PortId, Publisher, Snapshot};
-use crate::telemetry::ipfix::Exporter;
-use crate::telemetry::metrics::{PortSeen, Seen};
-use crate::telemetry::vnet_flow_log::VnetFlowLog;
-use crate::worker::{PortReport, Stopped};
+use crate::worker::Stopped;
 
 /// How long a change waits for the workers. They look at the generation between batches; deciding every flow anew takes
 /// a few hundred milliseconds for a million flows.
@@ -83,24 +81,6 @@ pub(super) struct Current {
     pub(super) attachments: Vec<Attachment>,
     compiled_in: Duration,
     since: SystemTime,
-}
-
-/// An endpoint that is to be switched.
-struct EndpointSwitch {
-    /// `network/subnet`, as the document has it.
-    subnet: String,
-    /// The service, as Azure spells it.
-    service: String,
-    /// Whether that is a change.
-    changed: bool,
-    /// What would be in force then.
-    next: Option<Box<Prepared>>,
-}
-
-/// Regions of virtual networks by their names.
-fn regions(current: &Current) -> HashMap<String, String> {
-    let networks = current.network.virtual_networks.iter();
-    networks.map(|network| (network.name.clone(), network.location.clone())).collect()
 }
 
 /// What could be in force next.
@@ -191,14 +171,6 @@ impl Loaded {
         let prepared = prepare(document, catalogue, &overrides, BTreeMap::new(), 1, None)?;
         warn_of_stale_rules(&prepared.network);
         Ok(Self { prepared, overrides })
-    }
-
-    /// The files of flow logs, if any are wanted.
-    ///
-    /// # Errors
-    /// [`Refusal::Unknown`] for a target that is none.
-    pub(super) fn flow_log_files(&self, options: &FlowLogOptions) -> Result<Option<VnetFlowLog>, Refusal> {
-        flow_log::files(options, &self.prepared.network)
     }
 
     /// The network.
@@ -341,51 +313,6 @@ impl Node {
         lock(&self.denials).newest(limit)
     }
 
-    /// Begins to log flows to what was opened for it, from the records that the workers make.
-    pub(super) fn start_flow_log(
-        &self,
-        records: Vec<Arc<Records>>,
-        files: Option<VnetFlowLog>,
-        interval: Duration,
-        exporter: Option<Exporter>,
-    ) {
-        self.flow_log.start(records, files, interval, exporter);
-    }
-
-    /// Takes records of flows in, and writes what is due. To be called many times a second; does nothing while nobody wants
-    /// records.
-    pub fn look_at_flow_log(&self) {
-        self.flow_log.look(&*self.dataplane, || regions(&self.current()));
-    }
-
-    /// Whether records of flows are made.
-    pub(super) fn logs_flows(&self) -> bool {
-        self.flow_log.is_wanted()
-    }
-
-    /// The newest records of flows, up to a number. Nothing new comes while nobody wants records.
-    pub fn flow_log(&self, limit: usize) -> FlowLogAnswer {
-        self.look_at_flow_log();
-        self.flow_log.newest(limit)
-    }
-
-    /// Every record of a flow from now on, as lines.
-    pub(super) fn follow_flow_log(&self) -> Streamed {
-        self.flow_log.follow(&*self.dataplane)
-    }
-
-    /// Ends the workers, and the flow log with them: who follows is told all of it, and that it ends. Nothing is forwarded
-    /// afterwards. `saved`: flows go on in another process.
-    pub fn stop(&self, saved: bool) {
-        let mut place = lock(&self.stopped);
-        if place.is_none() {
-            let mut stopped = self.dataplane.stop();
-            let current = self.current();
-            self.flow_log.end(&*self.dataplane, || regions(&current), |visit| stopped.log_rest(saved, visit));
-            *place = Some(stopped);
-        }
-    }
-
     /// Tells the status what outlives the process.
     pub fn set_state(&self, state: StateStatus) {
         *lock(&self.state) = Some(state);
@@ -511,53 +438,6 @@ impl Node {
         counters
     }
 
-    /// What metrics tell, read now.
-    pub fn seen(&self) -> Seen {
-        let (current, workers, ports) = self.in_force();
-        let without_device = missing(&current, &ports);
-        // A port that a change is just adding has no name yet.
-        let seen = |report: PortReport| {
-            let attachment = current.attachments.iter().find(|attachment| attachment.port.0 == report.port)?;
-            Some(PortSeen {
-                port: attachment.name.clone(),
-                worker: report.worker,
-                traffic: report.traffic,
-                device: report.device,
-                counters: report.counters.into_iter().collect(),
-            })
-        };
-        Seen {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            generation: current.snapshot.generation,
-            in_force_since: unix(current.since),
-            compiled_in: current.compiled_in.as_secs_f64(),
-            started: unix(self.started_at),
-            flow_limit: current.snapshot.flow_limit.into(),
-            flow_log: self.flow_log.totals(),
-            ready: without_device.is_empty() && !self.is_draining(),
-            draining: self.is_draining(),
-            workers,
-            ports: ports.into_iter().filter_map(seen).collect(),
-        }
-    }
-
-    /// Ports whose device a worker has lost: none in a node that is ready.
-    pub fn without_device(&self) -> Vec<String> {
-        let (current, _, ports) = self.in_force();
-        missing(&current, &ports)
-    }
-
-    /// What is in force, and what the workers have for it; asked again where a change came in between.
-    fn in_force(&self) -> (Arc<Current>, Vec<Counters>, Vec<PortReport>) {
-        loop {
-            let current = self.current();
-            let (workers, ports) = self.dataplane.workers();
-            if Arc::ptr_eq(&current, &self.current()) {
-                return (current, workers, ports);
-            }
-        }
-    }
-
     /// What applying a document would do; nothing is done.
     ///
     /// # Errors
@@ -657,106 +537,6 @@ impl Node {
             Refusal::Failed("the workers have not looked at every flow in time; nothing was done".to_owned())
         })?;
         Ok(difference::flow_changes(&foreseen, &current.snapshot))
-    }
-
-    /// What switching a service endpoint would do; nothing is done.
-    ///
-    /// # Errors
-    /// As [`Node::set_endpoint`].
-    pub fn try_endpoint(&self, subnet: &str, service: &str, enabled: bool) -> Result<EndpointAnswer, Refusal> {
-        let current = self.current();
-        let switch = self.prepare_endpoint(&current, subnet, service, enabled)?;
-        let (routes, flows) = match switch.next {
-            Some(next) => {
-                (difference::routes(&current.plan, &next.plan), self.foresee(&current, next.snapshot.clone())?)
-            }
-            None => (Vec::new(), self.all_kept(&current)?),
-        };
-        let EndpointSwitch { subnet, service, changed, .. } = switch;
-        let generation = current.snapshot.generation;
-        Ok(EndpointAnswer { subnet, service, enabled, changed, dry_run: true, generation, routes, flows })
-    }
-
-    /// Switches a service endpoint of a subnet on or off.
-    ///
-    /// # Errors
-    /// [`Refusal::Unknown`] for a subnet or service that there is not, [`Refusal::Conflict`] where another endpoint
-    /// excludes it or the catalogue does not have the service's tag. Nothing has changed then.
-    pub fn set_endpoint(
-        &self,
-        who: &str,
-        subnet: &str,
-        service: &str,
-        enabled: bool,
-    ) -> Result<EndpointAnswer, Refusal> {
-        let _changing = lock(&self.changing);
-        let current = self.current();
-        let verb = if enabled { "enable" } else { "disable" };
-        let result = self.switch_endpoint(&current, subnet, service, enabled);
-        if !matches!(&result, Ok(answer) if !answer.changed) {
-            let done = result.as_ref().map(|done| Some(effect(&done.routes, &done.flows)));
-            self.remember(who, &format!("{verb} {service} on {subnet}"), done);
-        }
-        result
-    }
-
-    fn switch_endpoint(
-        &self,
-        current: &Current,
-        subnet: &str,
-        service: &str,
-        enabled: bool,
-    ) -> Result<EndpointAnswer, Refusal> {
-        let EndpointSwitch { subnet, service, changed, next } =
-            self.prepare_endpoint(current, subnet, service, enabled)?;
-        let (routes, flows) = match next {
-            Some(next) => {
-                let routes = difference::routes(&current.plan, &next.plan);
-                (routes, self.commit(current, *next)?.1)
-            }
-            None => (Vec::new(), self.all_kept(current)?),
-        };
-        let generation = self.publisher.generation();
-        Ok(EndpointAnswer { subnet, service, enabled, changed, dry_run: false, generation, routes, flows })
-    }
-
-    /// Compiles the network with an endpoint switched on or off, if that is a change.
-    fn prepare_endpoint(
-        &self,
-        current: &Current,
-        subnet: &str,
-        service: &str,
-        enabled: bool,
-    ) -> Result<EndpointSwitch, Refusal> {
-        let subnet = explain::subnet(&current.network, subnet)?;
-        let service = endpoints::service(service)?;
-        let mut network = (*current.network).clone();
-        let name = network.subnet_name(subnet);
-        // What was switched off and comes back is as the document has it.
-        let returns = enabled && current.switched.contains_key(&(name.clone(), service.name));
-        let declared = returns.then(|| current.document.check(&current.catalogue)).transpose()?;
-        let changed = endpoints::switch(&mut network, subnet, service, enabled, declared.as_ref())?;
-        let next = if changed {
-            let mut switched = current.switched.clone();
-            // Switched back, the subnet is again as the document has it.
-            let key = (name.clone(), service.name);
-            if switched.remove(&key).is_none() {
-                switched.insert(key, enabled);
-            }
-            let document = current.document.clone();
-            let (generation, previous) = (current.snapshot.generation + 1, Some(&*current.snapshot));
-            let next = compile(document, current.catalogue.clone(), network, switched, generation, previous)?;
-            Some(Box::new(next))
-        } else {
-            None
-        };
-        Ok(EndpointSwitch { subnet: name, service: service.name.to_owned(), changed, next })
-    }
-
-    /// What becomes of flows where nothing changes.
-    fn all_kept(&self, current: &Current) -> Result<FlowChanges, Refusal> {
-        let FlowChanges { complete, kept, .. } = self.foresee(current, current.snapshot.clone())?;
-        Ok(FlowChanges { complete, reset: 0, moved: 0, kept, cut: Vec::new() })
     }
 
     /// Takes the catalogue's file in if it has changed; true where a new generation came of it. A file that is broken or
@@ -910,20 +690,6 @@ impl Node {
         let (who, what) = (who.to_owned(), what.to_owned());
         history.push_back(Change { at, who, what, generation, refused, effect });
     }
-}
-
-/// Names of ports of which not every worker has a queue.
-fn missing(current: &Current, reports: &[PortReport]) -> Vec<String> {
-    let whole = |attachment: &&Attachment| {
-        let queues = reports.iter().filter(|report| report.port == attachment.port.0).count();
-        queues < usize::from(current.network.workers)
-    };
-    current.attachments.iter().filter(whole).map(|attachment| attachment.name.clone()).collect()
-}
-
-/// Seconds since 1970 UTC.
-fn unix(time: SystemTime) -> f64 {
-    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
 /// Says in the log that a document is taken in which rules name subnets that are gone.

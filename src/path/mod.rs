@@ -49,6 +49,7 @@ pub mod origin;
 pub mod policy;
 pub mod record;
 pub mod redecide;
+mod room;
 pub mod route;
 pub mod save;
 pub mod shared;
