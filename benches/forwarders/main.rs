@@ -16,9 +16,11 @@ mod ending;
 mod measures;
 mod order;
 mod others;
+mod processor;
 #[path = "../report/mod.rs"]
 #[allow(dead_code, reason = "shared with a benchmark that uses more of it")]
 mod report;
+#[allow(dead_code, reason = "shared with a benchmark that uses more of it")]
 mod sites;
 mod stream;
 #[path = "../../tests/support/namespaces.rs"]

@@ -21,12 +21,14 @@ pub(crate) struct Site {
     /// The address of `right`.
     pub(crate) to: &'static str,
     folder: Option<TempDir>,
+    /// What a `sidestep` printed before it was ready.
+    said: Vec<String>,
 }
 
 impl Site {
     /// What another program forwards.
     pub(crate) fn of_others(name: &'static str, lab: Lab, to: &'static str, process: Process) -> Self {
-        Self { name, lab, to, process: Some(process), folder: None }
+        Self { name, lab, to, process: Some(process), folder: None, said: Vec::new() }
     }
 
     /// The process that forwards; none where the kernel does.
@@ -42,6 +44,12 @@ impl Site {
         let device = text.lines().find_map(|line| line.trim_start().strip_prefix("eth0:")).expect("a device");
         // Eight figures of what the host receives stand before those of what it sends: bytes, packets.
         device.split_whitespace().nth(9).and_then(|packets| packets.parse().ok()).expect("a number")
+    }
+
+    /// The rest of the line that it printed with this word in front.
+    pub(crate) fn said(&self, word: &str) -> &str {
+        let rest = self.said.iter().find_map(|line| line.strip_prefix(word)?.strip_prefix(' '));
+        rest.unwrap_or_else(|| panic!("{} did not say {word}: {:?}", self.name, self.said))
     }
 
     /// A file of a node's own folder.
@@ -66,13 +74,17 @@ const SOCKET: &str = "node.sock";
 /// The document in a node's folder.
 pub(crate) const DOCUMENT: &str = "n.toml";
 
-/// Starts a `sidestep` that says `ready`.
-fn start(arguments: &[&str]) -> Process {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sidestep"));
+/// The `sidestep` that is measured.
+const SIDESTEP: &str = env!("CARGO_BIN_EXE_sidestep");
+
+/// Starts a `sidestep` and gives what it printed until it said `ready`.
+fn start(program: &Path, arguments: &[&str]) -> (Process, Vec<String>) {
+    let mut command = Command::new(program);
     let mut process = Process(command.args(arguments).stdout(Stdio::piped()).spawn().expect("start sidestep"));
-    let out = BufReader::new(process.0.stdout.take().expect("a pipe"));
-    assert!(out.lines().map_while(Result::ok).any(|line| line == "ready"), "sidestep {arguments:?} ends");
-    process
+    let mut out = BufReader::new(process.0.stdout.take().expect("a pipe")).lines().map_while(Result::ok);
+    let said: Vec<String> = out.by_ref().take_while(|line| line != "ready").collect();
+    assert!(matches!(process.0.try_wait(), Ok(None)), "sidestep {arguments:?} ends");
+    (process, said)
 }
 
 /// The kernel's router between two veth pairs, with the connection tracking and the masquerade that a NAT needs.
@@ -91,7 +103,7 @@ pub(crate) fn kernel() -> Site {
     let rules = "table ip nat { chain post { type nat hook postrouting priority 100; oifname veth2 masquerade; }; }";
     lab.exec("router", &["sysctl", "-q", "-w", "net.ipv4.ip_forward=1"]);
     lab.exec("router", &["nft", rules]);
-    Site { name: "kernel", lab, to: "10.9.2.1", process: None, folder: None }
+    Site { name: "kernel", lab, to: "10.9.2.1", process: None, folder: None, said: Vec::new() }
 }
 
 /// The loop that only reads and writes.
@@ -99,13 +111,17 @@ pub(crate) fn null(name: &'static str, io: &str) -> Site {
     let lab = Lab::new(&["left", "right"]);
     let ends = [("left", "10.9.1.1/24"), ("right", "10.9.2.1/24")];
     let [left, right] = ends.map(|(host, address)| format!("{}/eth0={address}", lab.name(host)));
-    let process = start(&["bench", "null", "--io", io, &left, &right]);
-    Site { name, lab, to: "10.9.2.1", process: Some(process), folder: None }
+    let (process, said) = start(Path::new(SIDESTEP), &["bench", "null", "--io", io, &left, &right]);
+    Site { name, lab, to: "10.9.2.1", process: Some(process), folder: None, said }
 }
 
 /// What distinguishes one node from another.
 #[derive(Debug, Clone)]
 pub(crate) struct Node {
+    /// Which `sidestep`.
+    pub(crate) program: PathBuf,
+    /// More arguments of `sidestep run`; `FOLDER` in them is the node's own.
+    pub(crate) arguments: Vec<String>,
     /// `source` of the endpoint.
     pub(crate) source: &'static str,
     /// More settings of the document.
@@ -121,6 +137,8 @@ pub(crate) struct Node {
 impl Default for Node {
     fn default() -> Self {
         Self {
+            program: SIDESTEP.into(),
+            arguments: Vec::new(),
             source: PRIVATE,
             settings: String::new(),
             subnets: String::new(),
@@ -133,7 +151,7 @@ impl Default for Node {
 impl Node {
     /// The document: a VM behind a network security group reaches a service over its endpoint.
     pub(crate) fn document(&self, lab: &Lab) -> String {
-        let Self { source, settings, subnets, tables, catalogue } = self;
+        let Self { source, settings, subnets, tables, catalogue, .. } = self;
         let [left, right] = ["left", "right"].map(|host| lab.name(host));
         format!(
             r#"
@@ -193,8 +211,12 @@ device = {{ tun = "eth0", netns = "{right}" }}
         let folder = tempfile::tempdir().expect("a folder");
         let path = |file: &str| folder.path().join(file).display().to_string();
         fs::write(path(DOCUMENT), self.document(&lab)).expect("write");
-        let process = start(&["run", "-c", &path(DOCUMENT), "--control", &path(SOCKET)]);
-        Site { name, lab, to: SERVICE, process: Some(process), folder: Some(folder) }
+        let more: Vec<String> = self.arguments.iter().map(|text| text.replace("FOLDER", &path(""))).collect();
+        let (document, socket) = (path(DOCUMENT), path(SOCKET));
+        let mut arguments = vec!["run", "-c", &document, "--control", &socket];
+        arguments.extend(more.iter().map(String::as_str));
+        let (process, said) = start(&self.program, &arguments);
+        Site { name, lab, to: SERVICE, process: Some(process), folder: Some(folder), said }
     }
 }
 
