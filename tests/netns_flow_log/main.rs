@@ -16,6 +16,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use collector::{Collector, number, reverse, text};
+use sidestep::control::answers::Counters;
 use sidestep::path::kind::PathKind;
 use sidestep::telemetry::flow_record::{FlowEvent, FlowRecord};
 use support::{DEMO, Lab, PRIVATE, SERVICE, privileged};
@@ -80,6 +81,16 @@ impl Logged {
         rows.map(|(_, value)| value.parse::<u64>().expect("a number")).sum()
     }
 
+    /// Waits until no packet is on its way, and gives the counters.
+    fn quiet(&self) -> Counters {
+        self.wait_for("moment in which no packet is on its way", || {
+            let before = self.lab.accounted();
+            std::thread::sleep(Duration::from_millis(100));
+            let after = self.lab.accounted();
+            (before.received == after.received).then_some(after)
+        })
+    }
+
     fn connect(&self) {
         for _ in 0..CONNECTIONS {
             self.lab.exec("vm1", &format!("curl -sS --fail --noproxy * --max-time 8 http://{}/", SERVICE[0]));
@@ -125,6 +136,11 @@ fn tuples(folder: &Path) -> Vec<(Vec<String>, PathBuf)> {
     found
 }
 
+/// Packets of a tuple, there and back.
+fn packets_of(tuple: &[String]) -> u64 {
+    tuple[9].parse::<u64>().expect("sent") + tuple[11].parse::<u64>().expect("received")
+}
+
 fn summed(summary: &str, name: &str) -> u64 {
     let (_, rest) = summary.split_once(&format!("{name} ")).unwrap_or_else(|| panic!("no {name} in {summary}"));
     rest.split(|letter: char| !letter.is_ascii_digit()).next().expect("a number").parse().expect("a number")
@@ -138,11 +154,14 @@ fn every_source_tells_the_same_path_and_the_same_packets() {
     }
     let mut logged = Logged::start("flows", &["--workers", "2"]);
     logged.connect();
-    let before = logged.metric("sidestep_port_sent_packets_total{port=\"gateway\"");
-    assert!(before >= CONNECTIONS as u64, "{before} packets down the tunnel");
+    const TUNNEL: &str = "sidestep_port_sent_packets_total{port=\"gateway\"";
+    assert!(logged.metric(TUNNEL) >= CONNECTIONS as u64, "{} packets down the tunnel", logged.metric(TUNNEL));
     logged.lab.run(&["endpoint", "enable", "spoke/workload", "Microsoft.Storage"]);
-    let switched = Instant::now();
+    // The last acknowledgements have gone.
+    logged.quiet();
+    let before = logged.metric(TUNNEL);
     logged.connect();
+    assert_eq!(logged.metric(TUNNEL), before, "nothing goes down the tunnel any more");
     // What went down the tunnel comes in again by the internet edge, as flows of its own.
     let service = |record: &FlowRecord| {
         let to_service = record.destination.is_some_and(|to| to.address.to_string() == SERVICE[0] && to.port == 80);
@@ -154,7 +173,6 @@ fn every_source_tells_the_same_path_and_the_same_packets() {
     assert_eq!(first.endpoint.as_deref(), Some("Microsoft.Storage"));
     assert_eq!(first.identity.as_deref(), Some("spoke/workload"));
     assert_eq!(first.generation, 2);
-    assert!(switched.elapsed() < Duration::from_secs(15));
     // All connections end, and what is left of them in a while; the node's end tells of the rest.
     let summary = logged.stop();
 
@@ -165,11 +183,13 @@ fn every_source_tells_the_same_path_and_the_same_packets() {
     assert_eq!((begun(PathKind::Tunnel), begun(PathKind::Endpoint)), (CONNECTIONS, CONNECTIONS), "{summary}");
     let replied: Vec<_> = flows.iter().filter(|record| record.event == FlowEvent::Reply).collect();
     assert_eq!(replied.len(), 2 * CONNECTIONS);
-    // The demo's tunnel takes 20 ms each way.
+    // There and back through the demo's tunnel takes 20 ms.
     let fastest = |path| {
-        replied.iter().filter(|record| record.path == Some(path)).filter_map(|record| record.round_trip_us).min()
+        let replied = replied.iter().filter(|record| record.path == Some(path));
+        replied.filter_map(|record| record.round_trip_us).min().expect("an answer")
     };
-    assert!(fastest(PathKind::Tunnel) > Some(20_000) && fastest(PathKind::Endpoint) < Some(20_000), "{replied:?}");
+    let (tunnel, endpoint) = (fastest(PathKind::Tunnel), fastest(PathKind::Endpoint));
+    assert!(tunnel >= 20_000 && endpoint < 20_000, "{tunnel} µs by the tunnel, {endpoint} µs over the endpoint");
 
     let told = logged.collector.finish();
     let names = &told.interfaces;
@@ -222,11 +242,7 @@ fn reconcile(summary: &str, told: &collector::Told, azure: &[(Vec<String>, PathB
         side(10) || side(14)
     };
     let of_vm1: u64 = flows(false).filter(is_vm1).map(packets).sum();
-    let of_azure: u64 = azure
-        .iter()
-        .filter(|(tuple, _)| tuple[7] != "D")
-        .map(|(tuple, _)| tuple[9].parse::<u64>().expect("sent") + tuple[11].parse::<u64>().expect("received"))
-        .sum();
+    let of_azure: u64 = azure.iter().filter(|(tuple, _)| tuple[7] != "D").map(|(tuple, _)| packets_of(tuple)).sum();
     assert_eq!(of_azure, of_vm1, "{summary}");
 }
 
@@ -241,22 +257,27 @@ fn short_connections_reconcile_to_the_packet() {
     let connections = 10_000 * seconds / 60;
     let mut logged = Logged::start("reconcile", &["--workers", "2"]);
     logged.lab.run(&["endpoint", "enable", "spoke/workload", "Microsoft.Storage"]);
-    let url = format!("http://{}/?[1-{connections}]", SERVICE[0]);
+    // One curl by itself waits too long between two connections.
+    let url = format!("http://{}/?[1-{}]", SERVICE[0], connections / 2);
+    let curl = format!("curl -sS --fail --noproxy * -o /dev/null --rate 5000/m -H Connection:close --max-time 8 {url}");
     let started = Instant::now();
-    logged.lab.exec(
-        "vm1",
-        &format!("curl -sS --fail --noproxy * -o /dev/null --rate 10000/m -H Connection:close --max-time 8 {url}"),
-    );
-    let took = started.elapsed();
-    let (sent, received) = logged.wait_for("moment in which no packet is on its way", || {
-        let before = logged.lab.accounted();
-        let ports = |name: &str| logged.metric(&format!("sidestep_port_{name}_packets_total"));
-        let ports = (ports("sent"), ports("received"));
-        let after = logged.lab.accounted();
-        (before.received == after.received).then_some(ports)
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| logged.lab.exec("vm1", &curl));
+        logged.lab.exec("vm1", &curl);
+        other.join().expect("the other");
     });
-    let counters = logged.lab.accounted();
+    let took = started.elapsed();
+    println!("{connections} connections in {took:?}");
+    // A few seconds say nothing about a rate where other tests run beside.
+    let planned = Duration::from_secs(seconds as u64);
+    assert!(seconds < 60 || took < planned.mul_f64(1.02), "{took:?} for {planned:?}");
+    // Nobody says anything any more: neither the kernel of the VM, of itself, nor the node to it.
+    logged.lab.exec("vm1", "ip link set eth0 down");
+    let counters = logged.quiet();
+    let ports = |name: &str, port: &str| logged.metric(&format!("sidestep_port_{name}_packets_total{port}"));
+    let (sent, received) = (ports("sent", ""), ports("received", ""));
     assert_eq!((sent, received), (counters.forwarded + counters.generated, counters.received));
+    let of_vm1 = ports("sent", "{port=\"vm1\"") + ports("received", "{port=\"vm1\"");
     let totals: serde_json::Value = serde_json::from_str(&logged.lab.run(&["status", "--json"])).expect("status");
     assert_eq!(totals["flow_log"]["lost_records"], 0, "{totals}");
     let summary = logged.stop();
@@ -267,5 +288,17 @@ fn short_connections_reconcile_to_the_packet() {
     assert_eq!(begun, connections, "{summary}");
     let ended = azure.iter().filter(|(tuple, _)| tuple[7] == "E" && tuple[4] == "80").count();
     assert_eq!(ended, connections, "{summary}");
-    println!("{connections} connections in {took:?}: {summary}; {} data records", told.records.len());
+    // Azure's files have every packet of the VM's port, but for those that ended where they entered.
+    let passed: u64 = azure.iter().filter(|(tuple, _)| tuple[7] != "D").map(|(tuple, _)| packets_of(tuple)).sum();
+    let of_vm1_alone = told.records.iter().filter(|(id, record)| {
+        let ended = *id == 266 || (256..260).contains(id) && number(record, 89) >= 128;
+        ended && told.interfaces.get(&number(record, 10)).is_some_and(|name| name == "vm1")
+    });
+    let ended = of_vm1_alone.map(|(id, record)| number(record, if *id == 266 { 133 } else { 2 })).sum::<u64>();
+    println!(
+        "{passed} packets in files and {ended} ended, {of_vm1} at the port: {summary}; {} data records",
+        told.records.len()
+    );
+    assert_eq!(counters.generated, 0, "nothing was told to the VM");
+    assert_eq!(passed + ended, of_vm1, "{summary}");
 }
