@@ -2,15 +2,16 @@
 //! devices, so that no privileges are needed.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -214,6 +215,39 @@ fn without_a_node_the_bundle_says_so() {
     assert!(value["no_node"].as_str().unwrap().starts_with("no node runs on "), "{value}");
     assert!(value["node"].is_null() && value["system"]["kernel"].is_string(), "{value}");
     assert!(!text(&output.stdout).contains("alice-smith"), "{value}");
+}
+
+/// Also over a file that everybody could read, with a bundle of before.
+#[test]
+fn a_bundle_is_only_for_who_makes_it() {
+    let place = Place::new();
+    let file = place.path().join("bundle.json");
+    fs::write(&file, "{}").unwrap();
+    fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
+    place.text(&["support-bundle", "-o", "bundle.json"]);
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+/// A node that hangs accepts connections, as the kernel does for it, and says nothing.
+#[test]
+fn what_follows_a_node_that_hangs_can_be_ended() {
+    let place = Place::new();
+    let listener = UnixListener::bind(place.path().join("node.sock")).unwrap();
+    for (command, signal) in [
+        (&["trace"][..], Signal::INT),
+        (&["capture", "-w", "none.pcapng"], Signal::TERM),
+        (&["flow-log", "--follow"], Signal::INT),
+    ] {
+        let mut child = place.command(command).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let _connection = listener.accept().unwrap();
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        let until = Instant::now() + Duration::from_secs(10);
+        while child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < until, "{command:?} does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    assert!(!place.path().join("none.pcapng").exists());
 }
 
 #[test]

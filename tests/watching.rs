@@ -19,10 +19,10 @@ use sidestep::plan::Plan;
 use sidestep::port::Port;
 use sidestep::port::memory::{self, Packet};
 use sidestep::snapshot::{PortId, Publisher};
-use sidestep::telemetry::capture::{Capture, What};
+use sidestep::telemetry::capture::{Capture, parse_what};
 use sidestep::telemetry::counters::Report;
 use sidestep::telemetry::trace::TracedPacket;
-use sidestep::worker::{End, Filter, Handle, How, MOST_WATCHES, Paths, Poll, Seen, Settings, Wanted, Watching};
+use sidestep::worker::{End, Filter, Handle, How, MOST_WATCHES, Paths, Poll, Seen, Settings, Wanted, Watching, What};
 
 use packets::{Tcp, echo, port_unreachable, udp};
 
@@ -191,7 +191,7 @@ fn a_first_packet_shows_every_stage_and_later_ones_the_flow() {
     ] {
         assert!(flow.contains(words), "{words}: {flow}");
     }
-    let traced = TracedPacket::of(2, &reply, &node.publisher.current()).unwrap();
+    let traced = TracedPacket::of(2, &reply).unwrap();
     let text = traced.text();
     assert!(
         text.contains("from contosodata, generation 2\n  tcp 20.60.1.10:443 -> 10.1.1.4:40000 SA, 40 bytes\n"),
@@ -287,7 +287,7 @@ fn drops_and_answers_have_their_reasons() {
     node.inject("vm1", 0, vec![0x45, 0, 0]);
     let malformed = next(&watching);
     assert_eq!(malformed.verdict, Some(Verdict::Dropped(DropReason::Truncated)));
-    let text = TracedPacket::of(1, &malformed, &node.publisher.current()).unwrap().text();
+    let text = TracedPacket::of(1, &malformed).unwrap().text();
     assert!(text.contains("malformed, 3 bytes") && text.contains("malformed_truncated"), "{text}");
     let tired = Tcp { hop_limit: 1, ..Tcp::default() };
     node.inject("vm1", 0, tired.bytes());
@@ -313,7 +313,7 @@ fn a_switch_shows_in_the_next_packet_of_the_flow() {
     node.inject("vm1", 0, packet);
     let moved = next(&watching);
     assert_eq!(moved.verdict, Some(Verdict::Forwarded(node.port("contosodata"))));
-    assert_eq!(moved.generation, 2);
+    assert_eq!(moved.snapshot.generation, 2);
     let flow = said(&moved, "flow");
     assert!(flow.contains("hit: forward, as its first packet, moved") && flow.contains("/ miss"), "{flow}");
 }
@@ -354,6 +354,57 @@ fn what_is_not_read_is_lost_and_counted_and_forwarded_all_the_same() {
     // It goes on afterwards.
     node.inject("vm1", 0, udp(("10.1.1.4", 1), ("198.51.100.80", 53), b"x"));
     next(&watching);
+}
+
+/// Whoever wants drops gets them all, however much is forwarded beside.
+#[test]
+fn what_is_not_wanted_takes_no_room() {
+    let node = Node::start(1);
+    let what = What { entered: false, left: false, dropped: true };
+    let watching = node.watch_with(Wanted { what, snaplen: 60, ..Wanted::default() });
+    let all = 3_000;
+    for number in 0..all {
+        // Each thousandth is from an address that is nobody's.
+        let from = if number % 1_000 == 999 { "10.9.9.9" } else { "10.1.1.4" };
+        while !node.queue("vm1", 0).inject(udp((from, number as u16 + 1), ("198.51.100.80", 53), b"x")) {
+            std::thread::yield_now();
+        }
+    }
+    node.settle(all);
+    assert_eq!(node.report().forwarded, all - 3);
+    let seen: Vec<_> = std::iter::from_fn(|| watching.next(Duration::ZERO)).collect();
+    assert_eq!((seen.len(), watching.lost()), (3, vec![]));
+    assert!(seen.iter().all(|seen| matches!(seen.verdict, Some(Verdict::Dropped(_)))), "{seen:?}");
+}
+
+/// A packet that was seen before a change is told under the names of then.
+#[test]
+fn a_capture_names_ports_as_they_were_called() {
+    let node = Node::start(1);
+    let watching = node.watch_with(Wanted { snaplen: 60, ..Wanted::default() });
+    for number in 1..3 {
+        node.inject("vm1", 0, udp(("10.1.1.4", 5), ("198.51.100.80", 53), b"x"));
+        node.settle(number);
+    }
+    let (before, mut after) = (next(&watching), Seen::clone(&next(&watching)));
+    let mut network = node.network.clone();
+    network.nics.iter_mut().find(|nic| nic.name == "vm1").unwrap().name = "renamed".into();
+    let snapshot = Plan::new(Arc::new(network), bench::catalogue()).compile(2, None).unwrap();
+    assert_eq!(snapshot.ports[usize::from(node.port("vm1").0)].name, "renamed", "another one has its number");
+    after.snapshot = Arc::new(snapshot);
+    let mut capture = Capture::new(What::default(), 60);
+    let mut file = Vec::new();
+    let mut lengths = Vec::new();
+    capture.begin(&before.snapshot, [node.port("vm1")], &mut file);
+    for seen in [&*before, &after, &after] {
+        capture.add(seen, &mut file);
+        lengths.push(file.len());
+    }
+    let has = |bytes: &[u8], name: &str| bytes.windows(name.len()).any(|part| part == name.as_bytes());
+    assert!(!has(&file[..lengths[0]], "renamed") && has(&file[..lengths[0]], "vm1"));
+    // Another interface, described once, and its packets are of it.
+    assert!(has(&file[lengths[0]..lengths[1]], "entered through renamed"));
+    assert_eq!(file[lengths[0]..].windows(7).filter(|part| part == b"renamed").count(), 3);
 }
 
 #[test]
@@ -463,12 +514,12 @@ fn a_capture_has_what_is_asked_for_with_resets_of_a_switch() {
     assert!(ports.contains(&node.port("vm1")) && ports.contains(&node.port("gateway")));
     let snapshot = node.publisher.current();
     let count = |what: &str| {
-        let mut capture = Capture::new(What::parse(what).unwrap(), 60);
+        let mut capture = Capture::new(parse_what(what).unwrap(), 60);
         let mut file = Vec::new();
         capture.begin(&snapshot, [], &mut file);
-        seen.iter().for_each(|seen| capture.add(seen, &snapshot, &mut file));
+        seen.iter().for_each(|seen| capture.add(seen, &mut file));
         capture.packets()
     };
     assert_eq!(["entered", "left", "dropped", "entered,dropped", "entered,left,dropped"].map(count), [4, 5, 1, 4, 9]);
-    assert!(What::parse("entered,gone").unwrap_err().contains("`gone`"));
+    assert!(parse_what("entered,gone").unwrap_err().contains("`gone`"));
 }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -13,7 +14,7 @@ use super::trace::{FilterArgs, losses, plain};
 use crate::control::client::target;
 use crate::control::follow::{FollowQuery, LARGEST_SNAPLEN, MOST_SECONDS};
 use crate::port::pcapng::{ENHANCED_PACKET, INTERFACE_STATISTICS};
-use crate::telemetry::capture::What;
+use crate::telemetry::capture::parse_what;
 
 /// Capture packets of a running node as a pcapng file, which Wireshark, tshark and tcpdump read.
 ///
@@ -53,7 +54,7 @@ pub struct CaptureArgs {
 }
 
 fn checked(text: &str) -> Result<String, String> {
-    What::parse(text).map(|_| text.to_owned())
+    parse_what(text).map(|_| text.to_owned())
 }
 
 /// Asks the node and writes what comes.
@@ -89,7 +90,8 @@ pub fn run(args: &CaptureArgs, out: &mut dyn Write) -> anyhow::Result<ExitCode> 
             // Once the node has agreed, so that a mistake costs no file.
             let file = match &mut file {
                 Some(file) => file,
-                None => file.insert(File::create(path)?),
+                // What people say to each other is in it: only for who makes it, until they give it away.
+                None => file.insert(File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?),
             };
             file.write_all(&whole)?;
         }

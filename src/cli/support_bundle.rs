@@ -5,9 +5,9 @@
 
 mod mask;
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, OpenOptions, Permissions};
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -127,7 +127,12 @@ pub fn run(args: &SupportBundleArgs, out: &mut dyn Write) -> anyhow::Result<Exit
     } else {
         // Only for who makes it, until they give it away.
         let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&args.output);
-        let mut file = file.with_context(|| format!("cannot write {}", args.output.display()))?;
+        let cannot_write = || format!("cannot write {}", args.output.display());
+        let mut file = file.with_context(cannot_write)?;
+        // A file that was there keeps its mode, and a device has its own.
+        if file.metadata().with_context(cannot_write)?.is_file() {
+            file.set_permissions(Permissions::from_mode(0o600)).with_context(cannot_write)?;
+        }
         write_json(&mut file, &value).with_context(|| format!("cannot write {}", args.output.display()))?;
     }
     // Not to stdout, which may be the bundle.

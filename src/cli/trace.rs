@@ -170,6 +170,7 @@ pub(crate) fn plain(error: StreamError) -> anyhow::Error {
     match error {
         StreamError::Write(error) => error.into(),
         StreamError::Node(error) => ClientError::into(error),
+        StreamError::Interrupted => error.into(),
     }
 }
 

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use super::answers::ErrorAnswer;
 
 /// How long a node may take for an answer. Compiling the largest network takes a second or two.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The largest answer that is read: the effective routes of a subnet with every service are about 3 MB.
 const LARGEST_ANSWER: usize = 256 << 20;

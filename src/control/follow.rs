@@ -30,9 +30,9 @@ use crate::packet::parse::protocol;
 use crate::plan::UnknownName;
 use crate::plan::explain::{protocol_name, protocol_number};
 use crate::snapshot::{PortId, PortKind, Snapshot};
-use crate::telemetry::capture::{Capture, What};
+use crate::telemetry::capture::{Capture, parse_what};
 use crate::telemetry::trace::{Begun, End, TraceLine, TracedPacket, Why};
-use crate::worker::{self, Filter, MOST_WATCHES, Seen, Wanted, Watching};
+use crate::worker::{self, Filter, MOST_WATCHES, Seen, Wanted, Watching, What};
 
 /// Most packets of a trace.
 pub const MOST_TRACED: u64 = 1_000;
@@ -85,7 +85,7 @@ pub struct FollowQuery {
     pub count: Option<u64>,
     /// How many seconds.
     pub timeout: Option<u64>,
-    /// Captures: what is written, as [`What::parse`] reads it.
+    /// Captures: what is written, as [`parse_what`] reads it.
     pub what: Option<String>,
     /// Captures: bytes of each packet.
     pub snaplen: Option<usize>,
@@ -204,7 +204,7 @@ async fn capture(
     query: Result<Query<FollowQuery>, QueryRejection>,
 ) -> Result<Response, Failure> {
     let Query(query) = query?;
-    let what = query.what.as_deref().map(What::parse).transpose().map_err(Refusal::Malformed)?.unwrap_or_default();
+    let what = query.what.as_deref().map(parse_what).transpose().map_err(Refusal::Malformed)?.unwrap_or_default();
     let snaplen = query.snaplen.unwrap_or(LARGEST_SNAPLEN);
     if !(1..=LARGEST_SNAPLEN).contains(&snaplen) {
         let text = format!("{snaplen} bytes of each packet: a snaplen is from 1 to {LARGEST_SNAPLEN}");
@@ -239,6 +239,10 @@ async fn follow(
     }
     let wanted = Wanted {
         filter: filter(&node.current(), &query)?,
+        what: match &form {
+            Form::Trace => What::default(),
+            Form::Capture(capture) => capture.what(),
+        },
         stages: matches!(form, Form::Trace),
         made: matches!(form, Form::Capture(_)),
         snaplen: query.snaplen.unwrap_or(if matches!(form, Form::Trace) { 0 } else { LARGEST_SNAPLEN }),
@@ -290,14 +294,14 @@ impl Following {
             let left = self.deadline.map_or(STEP, |deadline| deadline.saturating_duration_since(Instant::now()));
             let Some(seen) = self.watching.next(left.min(STEP)) else { continue };
             let mut chunk = Vec::new();
-            self.add(node, &seen, &mut packets, &mut chunk);
-            self.add_waiting(node, &mut packets, &mut chunk);
+            self.add(&seen, &mut packets, &mut chunk);
+            self.add_waiting(&mut packets, &mut chunk);
             self.send(client, chunk)?;
         };
         self.watching.end();
         loop {
             let mut chunk = Vec::new();
-            self.add_waiting(node, &mut packets, &mut chunk);
+            self.add_waiting(&mut packets, &mut chunk);
             if chunk.is_empty() {
                 break;
             }
@@ -329,24 +333,23 @@ impl Following {
     }
 
     /// What is there already, up to a chunk.
-    fn add_waiting(&mut self, node: &Node, packets: &mut u64, chunk: &mut Vec<u8>) {
+    fn add_waiting(&mut self, packets: &mut u64, chunk: &mut Vec<u8>) {
         while chunk.len() < CHUNK && self.count.is_none_or(|count| *packets < count) {
             let Some(seen) = self.watching.next(Duration::ZERO) else { break };
-            self.add(node, &seen, packets, chunk);
+            self.add(&seen, packets, chunk);
         }
     }
 
-    fn add(&mut self, node: &Node, seen: &Seen, packets: &mut u64, chunk: &mut Vec<u8>) {
-        let snapshot = &node.current().snapshot;
+    fn add(&mut self, seen: &Seen, packets: &mut u64, chunk: &mut Vec<u8>) {
         match &mut self.form {
             Form::Trace => {
-                if let Some(packet) = TracedPacket::of(*packets + 1, seen, snapshot) {
+                if let Some(packet) = TracedPacket::of(*packets + 1, seen) {
                     line(&TraceLine::Packet(Box::new(packet)), chunk);
                     *packets += 1;
                 }
             }
             Form::Capture(capture) => {
-                capture.add(seen, snapshot, chunk);
+                capture.add(seen, chunk);
                 *packets = capture.packets();
             }
         }

@@ -7,8 +7,9 @@ use http_body_util::BodyExt;
 use hyper::Method;
 use hyper::body::Bytes;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::timeout;
 
-use super::client::{Client, ClientError, refused, target};
+use super::client::{Client, ClientError, PATIENCE, refused, target};
 use super::follow::ID_HEADER;
 
 /// Why a stream ended early.
@@ -20,6 +21,9 @@ pub enum StreamError {
     /// What the pieces are written to.
     #[error("cannot write what comes")]
     Write(#[source] io::Error),
+    /// It was asked to end before the node had answered.
+    #[error("ended before the node had answered")]
+    Interrupted,
 }
 
 impl Client {
@@ -35,7 +39,13 @@ impl Client {
 
     async fn pieces(&self, path: &str, piece: &mut impl FnMut(&[u8]) -> io::Result<()>) -> Result<(), StreamError> {
         let mut signals = Signals::new().map_err(|error| self.broken(error))?;
-        let (response, connection) = self.send(Method::GET, path, Bytes::new()).await?;
+        let (response, connection) = tokio::select! {
+            // A node that hangs takes the connection and answers nothing.
+            sent = timeout(PATIENCE, self.send(Method::GET, path, Bytes::new())) => {
+                sent.map_err(|_| self.broken(format!("no answer in {} s", PATIENCE.as_secs())))??
+            }
+            () = signals.any() => return Err(StreamError::Interrupted),
+        };
         let status = response.status();
         let id = response.headers().get(ID_HEADER).and_then(|id| id.to_str().ok()).map(str::to_owned);
         let mut body = response.into_body();
@@ -56,8 +66,12 @@ impl Client {
                 () = signals.any() => {
                     let (Some(id), false) = (&id, asked) else { break };
                     asked = true;
-                    // Where it has ended by itself meanwhile there is nothing to end.
-                    let _ = self.exchange(Method::DELETE, &target(&["v1", "watches", id], &[]), Bytes::new()).await;
+                    let target = target(&["v1", "watches", id], &[]);
+                    tokio::select! {
+                        // Where it has ended by itself meanwhile there is nothing to end.
+                        _ = timeout(PATIENCE, self.exchange(Method::DELETE, &target, Bytes::new())) => {}
+                        () = signals.any() => break,
+                    }
                 }
             }
         }

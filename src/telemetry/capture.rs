@@ -12,47 +12,37 @@ use crate::packet::frame::Checksum;
 use crate::path::{DropReason, Verdict};
 use crate::port::pcapng::{self, Direction, LINK_TYPE_RAW_OF_SEVERAL};
 use crate::snapshot::{PortId, Snapshot};
-use crate::worker::{How, Image, Seen};
+use crate::worker::{Image, Seen, What};
 
-/// What is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct What {
-    /// Packets as they entered.
-    pub entered: bool,
-    /// Packets as they left, what the node made itself included.
-    pub left: bool,
-    /// Packets as they entered that got no further: dropped, or answered in their receiver's place.
-    pub dropped: bool,
-}
-
-impl Default for What {
-    fn default() -> Self {
-        Self { entered: true, left: true, dropped: true }
-    }
-}
-
-impl What {
-    /// Of `entered,left,dropped`, any of them.
-    ///
-    /// # Errors
-    /// What is wrong with it.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let mut what = Self { entered: false, left: false, dropped: false };
-        for word in text.split(',') {
-            match word.trim() {
-                "entered" => what.entered = true,
-                "left" => what.left = true,
-                "dropped" => what.dropped = true,
-                other => {
-                    return Err(format!(
-                        "`{other}` is nothing that can be captured: write entered, left, dropped, or several with commas \
-                         between them"
-                    ));
-                }
+/// Reads what is to be written, of `entered,left,dropped` any.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_what(text: &str) -> Result<What, String> {
+    let mut what = What { entered: false, left: false, dropped: false };
+    for word in text.split(',') {
+        match word.trim() {
+            "entered" => what.entered = true,
+            "left" => what.left = true,
+            "dropped" => what.dropped = true,
+            other => {
+                return Err(format!(
+                    "`{other}` is nothing that can be captured: write entered, left, dropped, or several with commas \
+                     between them"
+                ));
             }
         }
-        Ok(what)
     }
+    Ok(what)
+}
+
+/// A port in the file. A number of a port that is given to another one, by a change, is another interface from then on.
+#[derive(Debug)]
+struct Interface {
+    port: PortId,
+    name: String,
+    /// Packets that were written of it.
+    packets: u64,
 }
 
 /// Makes the file piece by piece; each piece ends with a whole block.
@@ -60,8 +50,10 @@ impl What {
 pub struct Capture {
     what: What,
     snaplen: usize,
-    /// Number of the interface of each port, and packets that were written of it.
-    interfaces: BTreeMap<PortId, (u32, u64)>,
+    /// In the order of their numbers in the file.
+    interfaces: Vec<Interface>,
+    /// The number that each port has now.
+    numbers: BTreeMap<PortId, u32>,
     seen: u64,
     packets: u64,
 }
@@ -69,7 +61,12 @@ pub struct Capture {
 impl Capture {
     /// A file without packets.
     pub fn new(what: What, snaplen: usize) -> Self {
-        Self { what, snaplen, interfaces: BTreeMap::new(), seen: 0, packets: 0 }
+        Self { what, snaplen, interfaces: Vec::new(), numbers: BTreeMap::new(), seen: 0, packets: 0 }
+    }
+
+    /// What is written.
+    pub fn what(&self) -> What {
+        self.what
     }
 
     /// How many packets have been written.
@@ -87,20 +84,13 @@ impl Capture {
     }
 
     /// What was seen of a packet.
-    pub fn add(&mut self, seen: &Seen, snapshot: &Snapshot, out: &mut Vec<u8>) {
+    pub fn add(&mut self, seen: &Seen, out: &mut Vec<u8>) {
+        let snapshot = &*seen.snapshot;
         self.seen += 1;
         let verdict = seen.verdict.map(|verdict| TracedVerdict::of(verdict, snapshot).to_string());
-        if let Some((how, image)) = &seen.entered {
-            let ended = matches!(seen.verdict, Some(Verdict::Dropped(_) | Verdict::Answered(_)));
-            // A fragment that had waited has been written when it came.
-            let entered = self.what.entered && (*how != How::Released || ended && self.what.dropped);
-            if entered || self.what.dropped && ended {
-                let comment = verdict.clone().unwrap_or_default();
-                self.packet(seen, image, Direction::Inbound, comment, snapshot, out);
-            }
-        }
-        if !self.what.left {
-            return;
+        if let Some(image) = self.what.entered_of(seen) {
+            let comment = verdict.clone().unwrap_or_default();
+            self.packet(seen, image, Direction::Inbound, comment, out);
         }
         let cause = match (&seen.entered, seen.verdict) {
             (Some((_, entered)), Some(Verdict::Forwarded(_))) => {
@@ -112,13 +102,13 @@ impl Capture {
             }
             (None, _) => "made by the node by itself: a flow was ended or moved, or waited in vain".to_owned(),
         };
-        for (image, result) in &seen.left {
+        for (image, result) in self.what.left_of(seen) {
             if let Err(failure) = result {
                 let reason = DropReason::from(*failure);
                 let comment = format!("not sent, {}: {}", reason.name(), reason.text());
-                self.packet(seen, image, Direction::Outbound, comment, snapshot, out);
+                self.packet(seen, image, Direction::Outbound, comment, out);
             } else {
-                self.packet(seen, image, Direction::Outbound, cause.clone(), snapshot, out);
+                self.packet(seen, image, Direction::Outbound, cause.clone(), out);
             }
         }
     }
@@ -129,8 +119,10 @@ impl Capture {
             self.interface(*port, snapshot, out);
         }
         let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        for (port, (interface, packets)) in &self.interfaces {
-            let lost = lost.iter().find(|(of, _)| of == port).map_or(0, |(_, lost)| *lost);
+        for (number, Interface { port, packets, .. }) in (0..).zip(&self.interfaces) {
+            // What was lost is known by the number: it counts at whom the number is of now.
+            let is_last = self.numbers.get(port) == Some(&number);
+            let lost = lost.iter().find(|(of, _)| is_last && of == port).map_or(0, |(_, lost)| *lost);
             let mut comment = String::new();
             if lost > 0 {
                 comment = format!("{lost} matching packets are not in this file: they came faster than it was written");
@@ -141,19 +133,11 @@ impl Capture {
                     "{between}{unsent} packets of the node, of any flow, were taken for sent and could not leave"
                 ));
             }
-            let _ = pcapng::write_statistics(out, *interface, at, (packets + lost, lost), &comment);
+            let _ = pcapng::write_statistics(out, number, at, (packets + lost, lost), &comment);
         }
     }
 
-    fn packet(
-        &mut self,
-        seen: &Seen,
-        image: &Image,
-        direction: Direction,
-        mut comment: String,
-        snapshot: &Snapshot,
-        out: &mut Vec<u8>,
-    ) {
+    fn packet(&mut self, seen: &Seen, image: &Image, direction: Direction, mut comment: String, out: &mut Vec<u8>) {
         if let Some(segmentation) = image.offload.segmentation {
             comment.push_str(&format!(
                 "; super-packet of {} segments of {} bytes: larger than the MTU, as the kernel hands it over",
@@ -163,28 +147,34 @@ impl Capture {
         if matches!(image.offload.checksum, Checksum::Partial { .. }) {
             comment.push_str("; checksum partial: a device finishes it");
         }
-        let interface = self.interface(image.port, snapshot, out);
+        let interface = self.interface(image.port, &seen.snapshot, out);
         let at: Duration = seen.at.duration_since(UNIX_EPOCH).unwrap_or_default();
         let bytes = image.bytes.get(..self.snaplen).unwrap_or(&image.bytes);
         let (length, id) = (image.length, Some(self.seen));
         let packet = pcapng::Packet { interface, at, bytes, length, direction, id, comment: &comment };
         let _ = pcapng::write_packet(out, &packet);
-        if let Some((_, packets)) = self.interfaces.get_mut(&image.port) {
-            *packets += 1;
+        if let Some(interface) = self.interfaces.get_mut(interface as usize) {
+            interface.packets += 1;
         }
         self.packets += 1;
     }
 
     /// The number of a port's interface, which is described where it is new.
     fn interface(&mut self, port: PortId, snapshot: &Snapshot, out: &mut Vec<u8>) -> u32 {
-        if let Some((number, _)) = self.interfaces.get(&port) {
+        let name = snapshot.port(port).map(|port| port.name.as_str());
+        if let Some(number) = self.numbers.get(&port)
+            && let Some(known) = self.interfaces.get(*number as usize)
+            && name.is_none_or(|name| name == known.name)
+        {
             return *number;
         }
         let number = self.interfaces.len() as u32;
         let kind = snapshot.port(port).map_or("", |port| crate::control::ports::kind_name(port.kind));
         let snaplen = u32::try_from(self.snaplen).unwrap_or(0);
-        let _ = pcapng::write_interface(out, LINK_TYPE_RAW_OF_SEVERAL, &port_name(snapshot, port), kind, snaplen);
-        self.interfaces.insert(port, (number, 0));
+        let name = port_name(snapshot, port);
+        let _ = pcapng::write_interface(out, LINK_TYPE_RAW_OF_SEVERAL, &name, kind, snaplen);
+        self.interfaces.push(Interface { port, name, packets: 0 });
+        self.numbers.insert(port, number);
         number
     }
 }

@@ -178,7 +178,8 @@ impl std::fmt::Display for TracedVerdict {
 
 impl TracedPacket {
     /// A packet that was seen; none for what the node made by itself.
-    pub fn of(number: u64, seen: &Seen, snapshot: &Snapshot) -> Option<Self> {
+    pub fn of(number: u64, seen: &Seen) -> Option<Self> {
+        let snapshot = &*seen.snapshot;
         let ((how, entered), verdict) = seen.entered.as_ref().zip(seen.verdict)?;
         let left = |(image, result): &(Image, Result<(), crate::path::SendFailure>)| LeftPacket {
             port: port_name(snapshot, image.port),
@@ -197,7 +198,7 @@ impl TracedPacket {
             .to_owned(),
             ingress: port_name(snapshot, entered.port),
             packet: PacketFacts::of(entered),
-            generation: seen.generation,
+            generation: seen.snapshot.generation,
             stages: seen.stages.clone(),
             left: seen.left.iter().map(left).collect(),
             verdict: TracedVerdict::of(verdict, snapshot),

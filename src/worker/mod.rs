@@ -26,4 +26,4 @@ pub use handle::{Handle, PortQueues, Settings, Stopped};
 pub use poll::Poll;
 pub use ports::{PortReport, Traffic};
 pub use restore::{Meaning, OtherFlows, Paths, Restored, SavedBlock, Share};
-pub use watch::{End, Filter, How, Image, MOST_WATCHES, Seen, Wanted, Watching};
+pub use watch::{End, Filter, How, Image, MOST_WATCHES, Seen, Wanted, Watching, What};

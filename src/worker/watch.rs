@@ -163,11 +163,50 @@ fn quoted(ingress: PortId, frame: &Frame, parsed: &Parsed) -> Option<Subject> {
     })
 }
 
+/// What is wanted of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct What {
+    /// Packets as they entered.
+    pub entered: bool,
+    /// Packets as they left, what the node made itself included.
+    pub left: bool,
+    /// Packets as they entered that got no further: dropped, or answered in their receiver's place.
+    pub dropped: bool,
+}
+
+impl Default for What {
+    fn default() -> Self {
+        Self { entered: true, left: true, dropped: true }
+    }
+}
+
+impl What {
+    /// Of a packet, the image as it entered, where that is wanted.
+    pub fn entered_of(self, seen: &Seen) -> Option<&Image> {
+        let (how, image) = seen.entered.as_ref()?;
+        let ended = matches!(seen.verdict, Some(Verdict::Dropped(_) | Verdict::Answered(_)));
+        // A fragment that had waited has been seen when it came.
+        let entered = self.entered && (*how != How::Released || ended && self.dropped);
+        (entered || self.dropped && ended).then_some(image)
+    }
+
+    /// Of a packet, what left because of it, where that is wanted.
+    pub fn left_of(self, seen: &Seen) -> &[(Image, Result<(), SendFailure>)] {
+        if self.left { &seen.left } else { &[] }
+    }
+
+    fn has_any_of(self, seen: &Seen) -> bool {
+        self.entered_of(seen).is_some() || !self.left_of(seen).is_empty()
+    }
+}
+
 /// What is asked for.
 #[derive(Debug, Clone, Default)]
 pub struct Wanted {
     /// Which packets.
     pub filter: Filter,
+    /// What of them: others take no room from these.
+    pub what: What,
     /// Whether the decision of each stage is wanted.
     pub stages: bool,
     /// Whether packets are wanted that the node makes by itself: resets after a change, late errors.
@@ -236,8 +275,8 @@ pub struct Seen {
     pub at: SystemTime,
     /// The worker that took it to its end.
     pub worker: u16,
-    /// The generation that decided.
-    pub generation: u64,
+    /// What decided, and says what its ports are called.
+    pub snapshot: Arc<Snapshot>,
     /// What entered; none for what the node made by itself.
     pub entered: Option<(How, Image)>,
     /// What each stage decided, if that was wanted.
@@ -278,6 +317,9 @@ impl Watch {
     }
 
     fn give(&self, seen: &Arc<Seen>) {
+        if !self.wanted.what.has_any_of(seen) {
+            return;
+        }
         let size = seen.size();
         if self.waiting.load(Ordering::Relaxed).saturating_add(size) > QUEUE_BYTES {
             return self.lose(seen);
@@ -464,7 +506,7 @@ impl Worker {
         let seen = Arc::new(Seen {
             at,
             worker: self.number,
-            generation: snapshot.generation,
+            snapshot,
             entered: Some((how, image)),
             stages: stages.unwrap_or_default(),
             left,
@@ -487,7 +529,7 @@ impl Worker {
             let seen = Arc::new(Seen {
                 at: SystemTime::now(),
                 worker: self.number,
-                generation: self.forwarder.generation(),
+                snapshot: self.forwarder.snapshot().clone(),
                 entered: Some((How::Received, Image::of(ingress, frame, parsed, watch.wanted.snaplen))),
                 stages: Vec::new(),
                 left: Vec::new(),
@@ -505,15 +547,14 @@ impl Worker {
         let made = || self.watching.0.iter().filter(|watch| watch.wanted.made && !watch.is_over());
         let snaplen = made().map(|watch| watch.wanted.snaplen).max().unwrap_or_default();
         let snapshot = self.forwarder.snapshot().clone();
-        let generation = snapshot.generation;
         let mut observed = Observed { ports: &mut self.ports, snapshot, snaplen, stages: None, left: Vec::new() };
         let result = act(&mut self.forwarder, &mut observed);
-        let left = observed.left;
+        let Observed { snapshot, left, .. } = observed;
         for (image, sent) in left {
             let seen = Arc::new(Seen {
                 at: SystemTime::now(),
                 worker: self.number,
-                generation,
+                snapshot: snapshot.clone(),
                 entered: None,
                 stages: Vec::new(),
                 left: vec![(image, sent)],

@@ -10,10 +10,8 @@ use std::str::FromStr;
 
 /// What the last part of a dotted name says that it is no host's: ends of files' names, and of settings that the node's own
 /// texts speak of.
-const NO_HOSTS: &[&str] = &[
-    "toml", "json", "sock", "pcap", "pcapng", "log", "html", "md", "rs", "so", "limit", "service", "socket", "lock",
-    "tmp",
-];
+const NO_HOSTS: &[&str] =
+    &["toml", "json", "sock", "pcap", "pcapng", "log", "html", "limit", "service", "socket", "lock", "tmp"];
 
 /// Folders of the system, which tell nothing of who uses it. `/var/lib/sidestep` is the service's.
 const KEPT_FOLDERS: &[&str] = &[
@@ -267,12 +265,13 @@ fn is_mac(text: &str) -> bool {
     text.len() == 17 && text.split(':').count() == 6 && text.split(':').all(|byte| byte.len() == 2)
 }
 
-/// Whether a word looks like the name of a host: labels with dots, the last one of small letters and no end of a file's name.
-/// Services (`Microsoft.Storage`) and tags (`Storage.WestEurope`) begin their parts with capital letters.
+/// Whether a word looks like the name of a host: labels with dots, the last one of letters and no end of a file's name.
+/// Services (`Microsoft.Storage`) and tags (`Storage.WestEurope`) have two parts, and begin the second with a capital letter.
 fn looks_like_host(word: &str) -> bool {
     let Some((_, last)) = word.rsplit_once('.') else { return false };
     last.len() >= 2
-        && last.chars().all(|c| c.is_ascii_lowercase())
+        && last.chars().all(|c| c.is_ascii_alphabetic())
+        && (word.split('.').count() > 2 || last.chars().all(|c| c.is_ascii_lowercase()))
         && !NO_HOSTS.contains(&last)
         && word
             .split('.')
@@ -331,6 +330,7 @@ mod tests {
         for (text, expected) in [
             ("data.blob.core.windows.net:443", "host-1:443"),
             ("https://Data.blob.example/x on GW7", "https://host-1/x on host-2"),
+            ("DATA.BLOB.EXAMPLE at intranet.md", "host-1 at host-2"),
             ("apply /home/alice/lab/network.toml", "apply folder-1/network.toml"),
             ("/home/alice/lab/network.toml:3:1: error", "folder-1/network.toml:3:1: error"),
             ("/etc/sidestep/alice.toml", "/etc/sidestep/user-1.toml"),
