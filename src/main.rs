@@ -1,7 +1,7 @@
 //! The `sidestep` command: parse arguments, start logging, run one command.
 
 use std::env::{self, VarError};
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -26,7 +26,8 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if cli::is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", cli::error_text(&error));
+            // Whoever had the other end may be gone.
+            let _ = writeln!(io::stderr(), "error: {}", cli::error_text(&error));
             ExitCode::FAILURE
         }
     }

@@ -276,7 +276,14 @@ fn a_drain_shows_in_answers_status_and_readiness() {
     let answer = ready();
     assert!(answer.starts_with("HTTP/1.1 503 ") && answer.ends_with("draining, no new flows are taken\n"), "{answer}");
     assert!(place.text(&["status"]).contains("\ndraining    no new flows are taken"));
+    let explain = ["explain", "--from", "vm1", "--to", "20.60.1.10", "--protocol", "tcp", "--port", "443"];
+    assert!(
+        place.text(&explain).ends_with("it drops what begins a flow, this packet, too\n"),
+        "{}",
+        place.text(&explain)
+    );
     assert_eq!(place.json(&["drain", "--end", "--json"])["changed"], true);
+    assert!(!place.text(&explain).contains("drains"));
     assert!(ready().starts_with("HTTP/1.1 200 "));
     assert!(!place.text(&["status"]).contains("\ndraining "));
 }

@@ -101,6 +101,12 @@ fn text(answer: &ExplainAnswer) -> String {
         }
         PacketVerdict::Dropped { reason, text: sentence } => writeln!(text, "verdict: dropped, {reason}: {sentence}"),
     };
+    if answer.draining {
+        let _ = writeln!(
+            text,
+            "the node drains: until `sidestep drain --end` it drops what begins a flow, this packet, too"
+        );
+    }
     text
 }
 

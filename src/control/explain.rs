@@ -48,6 +48,10 @@ pub struct ExplainAnswer {
     /// The route that wins, and every candidate that lost with the reason. About the route alone: an earlier stage may
     /// have ended the packet.
     pub next_hop: NextHopAnswer,
+    /// Whether the node drains: a packet that begins a flow is dropped now, whatever the verdict here, which is that of the
+    /// documents.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub draining: bool,
 }
 
 /// What becomes of a packet.
@@ -136,6 +140,7 @@ pub fn explain(plan: &Plan, snapshot: &Snapshot, query: &ExplainQuery) -> Result
         stages: explained.stages,
         verdict,
         next_hop: plan.next_hop(subnet, to, protocol),
+        draining: false,
     })
 }
 

@@ -382,7 +382,8 @@ impl Node {
     /// As [`Node::next_hop`]; [`Refusal::Conflict`] for a subnet without a NIC.
     pub fn explain(&self, query: &ExplainQuery) -> Result<ExplainAnswer, Refusal> {
         let current = self.current();
-        explain::explain(&current.plan, &current.snapshot, query)
+        let answer = explain::explain(&current.plan, &current.snapshot, query)?;
+        Ok(ExplainAnswer { draining: self.is_draining(), ..answer })
     }
 
     /// The network security groups of a NIC or subnet.

@@ -1,6 +1,8 @@
 //! Draining: what the node, its socket's answers, its metrics and its readiness say of it.
 
 use super::*;
+use crate::control::answers::ExplainQuery;
+use crate::control::explain::PacketVerdict;
 use crate::telemetry::metrics;
 
 #[test]
@@ -21,6 +23,15 @@ fn a_node_that_drains_says_so_until_it_ends() {
     let change = node.status().changes.last().cloned().unwrap();
     assert_eq!((change.who.as_str(), change.what.as_str(), change.generation), ("test", "drain", 1));
 
+    let asked = ExplainQuery {
+        from: "vm1".to_owned(),
+        to: "20.60.1.10".to_owned(),
+        protocol: "tcp".to_owned(),
+        port: Some(443),
+    };
+    let explained = node.explain(&asked).unwrap();
+    assert!(explained.draining && matches!(explained.verdict, PacketVerdict::Forwarded { .. }), "{explained:?}");
+
     // A change of what is in force is no end of it.
     node.set_endpoint("test", WORKLOAD, STORAGE, true).unwrap();
     assert!(node.is_draining());
@@ -30,6 +41,6 @@ fn a_node_that_drains_says_so_until_it_ends() {
 
     let answer = node.drain("test", false);
     assert_eq!((answer.draining, answer.changed), (false, true));
-    assert!(!node.status().draining);
+    assert!(!node.status().draining && !node.explain(&asked).unwrap().draining);
     assert_eq!(node.status().changes.last().unwrap().what, "end the drain");
 }
