@@ -262,7 +262,8 @@ fn short_connections_reconcile_to_the_packet() {
     let url = format!("http://{}/?[1-{}]", SERVICE[0], connections / CLIENTS);
     let curl = format!(
         "curl -sS --fail --noproxy * -o /dev/null --rate {}/m -H Connection:close --max-time 8 {url}",
-        10_000 / CLIENTS
+        // A little faster: curl makes good for nothing that it is late with.
+        10_400 / CLIENTS
     );
     let started = Instant::now();
     std::thread::scope(|scope| {
@@ -272,9 +273,6 @@ fn short_connections_reconcile_to_the_packet() {
     });
     let took = started.elapsed();
     println!("{connections} connections in {took:?}");
-    // A few seconds say nothing about a rate where other tests run beside.
-    let planned = Duration::from_secs(seconds as u64);
-    assert!(seconds < 60 || took < planned.mul_f64(1.02), "{took:?} for {planned:?}");
     // Nobody says anything any more: neither the kernel of the VM, of itself, nor the node to it.
     logged.lab.exec("vm1", "ip link set eth0 down");
     let counters = logged.quiet();
@@ -305,4 +303,6 @@ fn short_connections_reconcile_to_the_packet() {
     );
     assert_eq!(counters.generated, 0, "nothing was told to the VM");
     assert_eq!(passed + ended, of_vm1, "{summary}");
+    // A few seconds say nothing about a rate where other tests run beside.
+    assert!(seconds < 60 || took <= Duration::from_secs(seconds as u64), "{took:?} for {seconds} s");
 }
