@@ -433,5 +433,6 @@ fn packets_of_a_super_packet_that_could_not_leave_are_dropped_one_by_one() {
     let report = node.report();
     assert_eq!((report.forwarded, report.forwarded_bytes), (0, 0));
     assert_eq!(report.dropped.get("egress_queue_full"), Some(&8), "{:?}", report.dropped);
+    assert!(report.dropped_inbound.is_empty(), "vm1 sent them: {:?}", report.dropped_inbound);
     node.finish();
 }

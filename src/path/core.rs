@@ -6,11 +6,13 @@ use std::sync::Arc;
 use super::counters::Counters;
 use super::egress::{Egress, SendFailure};
 use super::flow::{Family, FlowState};
+use super::nsg::Direction;
 use super::record::{Ending, Log};
 use super::redecide::Foreseen;
 use super::shared::Shared;
 use super::undecided::{Undecided, key_of};
 use super::unsolicited::Unsolicited;
+use super::verdict::DropReason;
 use crate::packet::fragment;
 use crate::packet::frame::Frame;
 use crate::packet::parse::{self, Parsed};
@@ -104,6 +106,12 @@ impl Core {
         let first = self.identification;
         self.identification = first.wrapping_add(count as u16);
         first
+    }
+
+    /// Counts dropped packets that entered through a port. Which way they went is looked for only here.
+    #[cold]
+    pub(super) fn count_drops(&self, reason: DropReason, ingress: PortId, packets: u64) {
+        self.counters.count_drops(reason, Direction::through(&self.snapshot, ingress), packets);
     }
 
     /// Whether an ICMP error may be sent now.

@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use super::nsg::Direction;
 use super::verdict::{Answer, DropReason};
 
 /// A counter with a single writer.
@@ -53,8 +54,8 @@ pub struct Counters {
     pub forwarded_bytes: Counter,
     /// Packets answered, by [`Answer`].
     pub answered: Vec<Counter>,
-    /// Packets dropped, by [`DropReason`].
-    pub dropped: Vec<Counter>,
+    /// Packets dropped, by [`DropReason`] and then by [`Direction`].
+    pub dropped: Vec<[Counter; Direction::ALL.len()]>,
     /// Packets made here: ICMP errors and TCP resets that left.
     pub generated: Counter,
     /// Packets given to the worker that owns their flow.
@@ -101,7 +102,7 @@ impl Counters {
             forwarded: Counter::default(),
             forwarded_bytes: Counter::default(),
             answered: Answer::ALL.iter().map(|_| Counter::default()).collect(),
-            dropped: DropReason::ALL.iter().map(|_| Counter::default()).collect(),
+            dropped: DropReason::ALL.iter().map(|_| Default::default()).collect(),
             generated: Counter::default(),
             handed_over: Counter::default(),
             taken_over: Counter::default(),
@@ -139,13 +140,13 @@ impl Counters {
     }
 
     /// Counts one dropped packet.
-    pub fn count_drop(&self, reason: DropReason) {
-        self.count_drops(reason, 1);
+    pub fn count_drop(&self, reason: DropReason, direction: Direction) {
+        self.count_drops(reason, direction, 1);
     }
 
     /// Counts dropped packets.
-    pub fn count_drops(&self, reason: DropReason, packets: u64) {
-        if let Some(counter) = self.dropped.get(reason as usize) {
+    pub fn count_drops(&self, reason: DropReason, direction: Direction, packets: u64) {
+        if let Some(counter) = self.dropped.get(reason as usize).and_then(|by| by.get(direction as usize)) {
             counter.add(packets);
         }
     }

@@ -166,7 +166,7 @@ impl Forwarder {
                 Verdict::Dropped(error.into())
             }
         };
-        self.count(verdict, length);
+        self.count(verdict, ingress, length);
         if self.core.is_logged() {
             let event = match verdict {
                 Verdict::Answered(answer) => Event::Answered(answer),
@@ -178,7 +178,7 @@ impl Forwarder {
         verdict
     }
 
-    fn count(&self, verdict: Verdict, length: usize) {
+    fn count(&self, verdict: Verdict, ingress: PortId, length: usize) {
         let counters = &self.core.counters;
         match verdict {
             Verdict::Forwarded(_) => {
@@ -186,7 +186,7 @@ impl Forwarder {
                 counters.forwarded_bytes.add(length as u64);
             }
             Verdict::Answered(answer) => counters.count_answer(answer),
-            Verdict::Dropped(reason) => counters.count_drop(reason),
+            Verdict::Dropped(reason) => self.core.count_drops(reason, ingress, 1),
             // Counted by the worker once it is in the other's ring.
             Verdict::HandOver(_) => {}
             Verdict::Held => counters.fragments_held.set(self.fragments.held() as u64),
@@ -213,19 +213,20 @@ impl Forwarder {
         if delivered {
             self.core.counters.handed_over.add(1);
         } else {
-            self.core.counters.count_drop(DropReason::HandOverFull);
+            self.core.count_drops(DropReason::HandOverFull, ingress, 1);
             let event = Event::Dropped(DropReason::HandOverFull);
             self.core.log_packets(event, About::Port(Some(ingress)), 1, bytes as u64, now);
         }
     }
 
     /// Counts packets that were taken for sent, and then could not leave: the egress held them back to send them together. They
-    /// are forwarded no more, but dropped; their flows have counted them. `bytes` are as they were to leave.
-    pub fn count_unsent(&self, now: u64, failure: SendFailure, packets: u64, bytes: u64) {
+    /// are forwarded no more, but dropped; their flows have counted them. `ingress` is where they entered, `bytes` are as they were
+    /// to leave.
+    pub fn count_unsent(&self, now: u64, ingress: PortId, failure: SendFailure, packets: u64, bytes: u64) {
         let counters = &self.core.counters;
         counters.forwarded.set(counters.forwarded.get().saturating_sub(packets));
         counters.forwarded_bytes.set(counters.forwarded_bytes.get().saturating_sub(bytes));
-        counters.count_drops(failure.into(), packets);
+        self.core.count_drops(failure.into(), ingress, packets);
         self.core.log_packets(Event::Unsent(failure.into()), About::Port(None), packets, bytes, now);
     }
 

@@ -161,7 +161,7 @@ fn carried(parsed: &Parsed) -> u16 {
 
 /// Counts fragments that were held and are dropped.
 fn drop_held(core: &Core, count: u32, ingress: PortId, reason: DropReason, now: u64) {
-    core.counters.count_drops(reason, u64::from(count));
+    core.count_drops(reason, ingress, u64::from(count));
     if core.is_logged() && count > 0 {
         core.log_packets(Event::Dropped(reason), About::Port(Some(ingress)), u64::from(count), 0, now);
     }

@@ -17,10 +17,11 @@ use super::order::Standing;
 use super::subject::Subject;
 use super::verdict::DropReason;
 use crate::packet::parse::protocol;
-use crate::snapshot::{Access, NicNsgs, Nsg, NsgId, PLATFORM, PortEntry, RuleInfo, Snapshot};
+use crate::snapshot::{Access, NicNsgs, Nsg, NsgId, PLATFORM, PortEntry, PortId, PortKind, RuleInfo, Snapshot};
 
 /// Which way a packet goes, seen from the NIC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Direction {
     /// The NIC sends it.
     Outbound,
@@ -29,6 +30,18 @@ pub enum Direction {
 }
 
 impl Direction {
+    /// Both, in the order of their counters.
+    pub const ALL: [Self; 2] = [Self::Outbound, Self::Inbound];
+
+    /// Which way a packet that entered through a port goes through the node: out where a NIC has sent it, whoever gets it, and in
+    /// where it came by an edge, the gateway, or from a service.
+    pub fn through(snapshot: &Snapshot, ingress: PortId) -> Self {
+        match snapshot.port(ingress) {
+            Some(port) if port.kind == PortKind::Nic => Self::Outbound,
+            _ => Self::Inbound,
+        }
+    }
+
     /// The name in Azure's tools.
     pub const fn name(self) -> &'static str {
         match self {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::path::counters::Counters;
+use crate::path::counters::{Counter, Counters};
 use crate::path::{Answer, DropReason};
 
 /// The sum of all workers' counters. Packets are counted as devices deliver them: a super-packet is one.
@@ -39,6 +39,9 @@ pub struct Report {
     pub answered: BTreeMap<String, u64>,
     /// Packets dropped, by reason; reasons that never occurred are left out.
     pub dropped: BTreeMap<String, u64>,
+    /// Those of them that came in: by an edge, the gateway, or from a service. A NIC sent the others.
+    #[serde(default)]
+    pub dropped_inbound: BTreeMap<String, u64>,
     /// ICMP errors and TCP resets made here that left.
     pub generated: u64,
     /// Packets given to the worker that owns their flow.
@@ -89,7 +92,9 @@ impl Report {
                 add(&mut report.answered, answer.name(), counter.get());
             }
             for (reason, counter) in DropReason::ALL.iter().zip(&worker.dropped) {
-                add(&mut report.dropped, reason.name(), counter.get());
+                let [outbound, inbound] = counter.each_ref().map(Counter::get);
+                add(&mut report.dropped, reason.name(), outbound + inbound);
+                add(&mut report.dropped_inbound, reason.name(), inbound);
             }
             report.forwarded += worker.forwarded.get();
             report.forwarded_bytes += worker.forwarded_bytes.get();

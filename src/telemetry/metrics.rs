@@ -5,6 +5,7 @@
 //! and reasons; never an address, a port number or a flow, of which there is no end. Workers only count; text is made when
 //! somebody asks, for which each tells what its ports have counted between two batches.
 
+use std::collections::BTreeMap;
 use std::fmt::Error;
 
 use prometheus_client::collector::Collector;
@@ -255,12 +256,17 @@ impl Seen {
         });
         rows.counters("answered_packets", "Packets that were answered here, by answer", answers)?;
         let drops = workers().flat_map(|(number, report)| {
-            DropReason::ALL.iter().map(move |reason| {
-                let count = report.dropped.get(reason.name()).copied().unwrap_or(0);
-                (vec![("worker", number), ("reason", reason.name())], count)
+            DropReason::ALL.iter().flat_map(move |reason| {
+                let of = |counts: &BTreeMap<String, u64>| counts.get(reason.name()).copied().unwrap_or(0);
+                let (all, inbound) = (of(&report.dropped), of(&report.dropped_inbound));
+                let row = move |direction, count| {
+                    (vec![("worker", number), ("reason", reason.name()), ("direction", direction)], count)
+                };
+                [row("outbound", all.saturating_sub(inbound)), row("inbound", inbound)]
             })
         });
-        rows.counters("dropped_packets", "Packets that were dropped, by reason", drops)
+        let help = "Packets that were dropped, by reason and direction: outbound where a NIC sent it, else inbound";
+        rows.counters("dropped_packets", help, drops)
     }
 
     fn batches(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
@@ -308,13 +314,15 @@ mod tests {
 
     use super::*;
     use crate::path::counters::Counters;
+    use crate::path::nsg::Direction;
 
     fn seen() -> Seen {
         let counters = Counters::new();
         counters.received.add(7);
         counters.forwarded.add(3);
         counters.count_answer(Answer::ALL[0]);
-        counters.count_drops(DropReason::ALL[1], 3);
+        counters.count_drops(DropReason::ALL[1], Direction::Outbound, 3);
+        counters.count_drops(DropReason::ALL[1], Direction::Inbound, 2);
         for size in [0, 1, 3, 64] {
             counters.count_batch(size);
         }
@@ -351,8 +359,10 @@ mod tests {
             assert_eq!(value(&text, &format!("sidestep_received_packets_total{{worker=\"{worker}\"}}")), 7.0);
             let answered = format!("sidestep_answered_packets_total{{worker=\"{worker}\",answer=\"{answer}\"}}");
             assert_eq!(value(&text, &answered), 1.0);
-            let dropped = format!("sidestep_dropped_packets_total{{worker=\"{worker}\",reason=\"{reason}\"}}");
-            assert_eq!(value(&text, &dropped), 3.0);
+            for (direction, packets) in [("outbound", 3.0), ("inbound", 2.0)] {
+                let labels = format!("worker=\"{worker}\",reason=\"{reason}\",direction=\"{direction}\"");
+                assert_eq!(value(&text, &format!("sidestep_dropped_packets_total{{{labels}}}")), packets);
+            }
         }
         assert_eq!(value(&text, "sidestep_snapshot_generation"), 4.0);
         assert_eq!(value(&text, "sidestep_snapshot_in_force_time_seconds"), 1_000.5);
@@ -363,8 +373,10 @@ mod tests {
     #[test]
     fn every_reason_and_answer_has_a_row() {
         let text = text(seen()).unwrap();
-        for reason in DropReason::ALL {
-            value(&text, &format!("sidestep_dropped_packets_total{{worker=\"0\",reason=\"{}\"}}", reason.name()));
+        for (reason, direction) in DropReason::ALL.iter().flat_map(|reason| [(reason, "outbound"), (reason, "inbound")])
+        {
+            let labels = format!("worker=\"0\",reason=\"{}\",direction=\"{direction}\"", reason.name());
+            value(&text, &format!("sidestep_dropped_packets_total{{{labels}}}"));
         }
         for answer in Answer::ALL {
             value(&text, &format!("sidestep_answered_packets_total{{worker=\"1\",answer=\"{}\"}}", answer.name()));

@@ -22,6 +22,7 @@ use crate::path::counters::Counters;
 use crate::path::denial::Denial;
 use crate::path::forwarder::FlowSummary;
 use crate::path::look::{self, Look};
+use crate::path::nsg::Direction;
 use crate::path::record::{Record, Records};
 use crate::path::redecide::Foreseen;
 use crate::path::save::SavedFlow;
@@ -337,15 +338,17 @@ impl Handle {
             worker.waker.wake();
         }
         let threads = std::mem::take(&mut *lock(&self.threads));
-        let forwarders = threads
+        let forwarders: Vec<Option<Forwarder>> = threads
             .into_iter()
             .map(|thread| thread.join().inspect_err(|_| tracing::error!("a worker ended by a panic")).ok())
             .collect();
         let at = SystemTime::now();
         // What was on its way between workers ends here, by name; nobody else counts any more.
         for (number, worker) in (0..).zip(&self.workers) {
-            while self.rings.take(number).is_some() {
-                worker.counters.count_drop(DropReason::HandOverFull);
+            while let Some((ingress, _)) = self.rings.take(number) {
+                let snapshot = forwarders.iter().flatten().map(Forwarder::snapshot).next();
+                let direction = snapshot.map_or(Direction::Inbound, |snapshot| Direction::through(snapshot, ingress));
+                worker.counters.count_drop(DropReason::HandOverFull, direction);
             }
         }
         Stopped { at, forwarders, clock: self.clock }

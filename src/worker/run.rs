@@ -421,7 +421,7 @@ impl Worker {
                 ring_full |= !self.release(frame);
             }
             for Unsent { failure, packets, bytes } in self.ports.finish() {
-                self.forwarder.count_unsent(now, failure, packets, bytes);
+                self.forwarder.count_unsent(now, port, failure, packets, bytes);
                 self.watching.count_unsent(packets);
             }
             let first = self.forwarder.first_packets().wrapping_sub(first) as usize;

@@ -98,3 +98,31 @@ fn two_senders_cannot_share_the_replies_of_one_tuple() {
     // The appliance claims to forward for the same host: the replies could not be told apart.
     bench.dropped("appliance", udp(("10.1.1.4", 5_000), ("20.60.1.10", 443), b""), DropReason::FlowConflict);
 }
+
+/// Out is what a NIC sent, whoever would have got it; in is what came by an edge, the gateway or from a service.
+#[test]
+fn drops_are_counted_by_the_way_that_the_packet_went() {
+    let mut bench = Bench::new();
+    for (port, from, to, reason) in [
+        ("vm1", "10.1.9.9", "10.1.2.4", DropReason::SpoofedSource),
+        ("vm1", "10.1.1.4", "10.1.3.77", DropReason::AddressUnassigned),
+        ("internet", "10.1.1.4", "203.0.113.200", DropReason::SpoofedSource),
+        ("gateway", "10.1.1.4", "10.1.2.4", DropReason::SpoofedSource),
+        ("contosodata", "20.60.1.10", "10.1.1.4", DropReason::Unsolicited),
+    ] {
+        bench.dropped(port, udp((from, 1), (to, 1), b""), reason);
+    }
+    // Only the port is known of what cannot be read.
+    bench.dropped("vm1", vec![], DropReason::Empty);
+    bench.dropped("gateway", vec![], DropReason::Empty);
+    let report = bench.report();
+    let count = |reason: DropReason| {
+        let of = |counts: &std::collections::BTreeMap<String, u64>| counts.get(reason.name()).copied().unwrap_or(0);
+        (of(&report.dropped), of(&report.dropped_inbound))
+    };
+    assert_eq!(count(DropReason::SpoofedSource), (3, 2));
+    assert_eq!(count(DropReason::AddressUnassigned), (1, 0));
+    assert_eq!(count(DropReason::Unsolicited), (1, 1));
+    assert_eq!(count(DropReason::Empty), (2, 1));
+    assert_eq!(report.dropped.values().sum::<u64>(), report.received);
+}

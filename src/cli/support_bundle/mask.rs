@@ -349,7 +349,7 @@ mod tests {
             "tun eth0, offload checksum tcp4 tcp6",
             "sidestep::control::node at 2025-11-17T08:30:00Z",
             "`flows.limit` 12 is above 7; semantics.endpoint_precedence",
-            "sidestep_dropped_packets_total{worker=\"0\",reason=\"no_route\"} 3.0",
+            "sidestep_dropped_packets_total{worker=\"0\",reason=\"no_route\",direction=\"outbound\"} 3.0",
             "6.1.0-18-cloud-amd64, Debian GNU/Linux 12 (bookworm)",
             "version 0.1.0, 1.5 ms, 12:30",
             "/run/sidestep/sidestep.sock, /dev/net/tun, /usr/bin/sidestep",
