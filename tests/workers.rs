@@ -22,7 +22,9 @@ use sidestep::plan::Plan;
 use sidestep::port::{Port, memory};
 use sidestep::snapshot::{PortId, Publisher, Snapshot};
 use sidestep::telemetry::counters::Report;
-use sidestep::worker::{Handle, Meaning, OtherFlows, Paths, Poll, Restored, SavedBlock, Settings, Share};
+use sidestep::worker::{
+    Handle, Meaning, Operation, OtherFlows, Paths, Poll, PortErrors, Restored, SavedBlock, Settings, Share,
+};
 
 use packets::{Tcp, decode, udp};
 
@@ -237,6 +239,13 @@ fn a_device_that_is_gone_closes_its_port_and_no_other() {
     while !node.report().dropped.contains_key("unknown_port") {
         assert!(Instant::now() < deadline, "{:?}", node.report());
     }
+    // How it ended is told after its end, until there is another port of its number.
+    let errors = node.handle.port_errors();
+    let [PortErrors { operation: Operation::Read, errno: "other", count: 1, port, .. }] = errors[..] else {
+        panic!("{errors:?}");
+    };
+    node.handle.remove_ports(&[port]);
+    assert!(node.handle.port_errors().is_empty());
     node.finish();
 }
 
@@ -422,6 +431,38 @@ fn a_packet_that_is_sent_alone_does_not_overtake_its_flow() {
     let (node, left) = sent_at_once(packets, |_| {});
     assert_eq!(payloads(&left), (0..8_u8).map(|number| vec![number]).collect::<Vec<_>>());
     assert_eq!(left.len(), 3);
+    node.finish();
+}
+
+/// What a device refuses is counted by its error, whoever the packet is from; a full queue of our own is no error of a device.
+#[test]
+fn errors_of_devices_are_counted_by_port_and_number() {
+    let node = Node::start(1);
+    let gateway = node.queue("gateway", 0);
+    let failures = [libc::EIO, libc::ENOBUFS, libc::EIO, libc::EXDEV].map(memory::Failure::Errno);
+    for failure in failures.into_iter().chain([memory::Failure::Full, memory::Failure::TooBig]) {
+        gateway.fail_next_send(failure);
+    }
+    for number in 0..7 {
+        node.inject("vm1", 0, udp(("10.1.1.4", 9), ("192.168.1.1", 1), &[number]));
+    }
+    assert_eq!(node.expect("gateway", 0).payload, [6], "the one after the failures");
+    let vm2 = node.queue("vm2", 0);
+    vm2.fail_next_receive(libc::ENETDOWN);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while node.handle.ports().len() != node.queues.len() - 1 {
+        assert!(Instant::now() < deadline);
+    }
+    let snapshot = node.publisher.current();
+    let mut seen: Vec<(String, Operation, &str, u64)> = Vec::new();
+    for errors in node.handle.port_errors() {
+        seen.push((snapshot.port_name(errors.port), errors.operation, errors.errno, errors.count));
+    }
+    let write = |errno, count| ("gateway".to_owned(), Operation::Write, errno, count);
+    let ended = ("vm2".to_owned(), Operation::Read, "ENETDOWN", 1);
+    assert_eq!(seen, [write("EIO", 2), write("ENOBUFS", 1), write("other", 1), write("EMSGSIZE", 1), ended]);
+    let dropped = node.report().dropped;
+    assert_eq!(["egress_failed", "egress_queue_full", "packet_too_big"].map(|reason| dropped[reason]), [3, 2, 1]);
     node.finish();
 }
 

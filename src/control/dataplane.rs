@@ -14,7 +14,7 @@ use crate::path::record::Records;
 use crate::path::redecide::Foreseen;
 use crate::port::Port;
 use crate::snapshot::{PortId, Snapshot};
-use crate::worker::{self, PortReport, Stopped, Wanted, Watching};
+use crate::worker::{self, PortErrors, PortReport, Stopped, Wanted, Watching};
 
 /// The queues of an opened device, one for each worker.
 pub type Queues = Vec<Box<dyn Port>>;
@@ -60,6 +60,9 @@ pub trait Dataplane: Send + Sync {
 
     /// What each worker counts, and the queues of all ports that they serve. Ports are named by their number.
     fn workers(&self) -> (Vec<Counters>, Vec<PortReport>);
+
+    /// How ports failed, those too whose device is gone.
+    fn port_errors(&self) -> Vec<PortErrors>;
 
     /// Watches packets from now on, in a node with so many ports; none where no more can be watched.
     fn watch(&self, wanted: Wanted, ports: usize) -> Option<Watching>;
@@ -155,6 +158,10 @@ impl Dataplane for worker::Handle {
     fn workers(&self) -> (Vec<Counters>, Vec<PortReport>) {
         let counters = worker::Handle::counters(self);
         (counters.iter().map(|worker| Counters::sum(std::slice::from_ref(worker))).collect(), self.ports())
+    }
+
+    fn port_errors(&self) -> Vec<PortErrors> {
+        worker::Handle::port_errors(self)
     }
 
     fn watch(&self, wanted: Wanted, ports: usize) -> Option<Watching> {

@@ -416,7 +416,7 @@ impl Ethernet {
         let sent = self.sender.send_to(frame.bytes(), None);
         frame.pull_front(FRONT);
         match sent {
-            Some(Err(error)) if error.kind() == io::ErrorKind::TimedOut => Err(SendError::Full),
+            Some(Err(error)) if error.kind() == io::ErrorKind::TimedOut => Err(SendError::Full(Some(libc::EAGAIN))),
             Some(Err(error)) => Err(send_error(error)),
             Some(Ok(())) => Ok(()),
             None => Err(SendError::TooBig),

@@ -231,7 +231,7 @@ impl Direction {
         let wire_bytes = frame.len() + segments.map_or(0, |segments| segments.headers * (segments.count - 1));
         if self.bytes >= MEMORY || self.backlog(now) > self.queue() {
             self.queue_full += count as u64;
-            return Err(SendError::Full);
+            return Err(SendError::Full(None));
         }
         let mut lost = std::mem::take(&mut self.lost_segments);
         lost.clear();

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::software::Software;
-use super::{Port, SendError};
+use super::{Port, SendError, send_error};
 use crate::packet::frame::{Frame, Offload, SegmentKind};
 
 /// How a memory port behaves.
@@ -53,6 +53,8 @@ pub enum Failure {
     TooBig,
     /// The device refuses the packet.
     Device(io::ErrorKind),
+    /// The kernel gives an error of this number.
+    Errno(i32),
 }
 
 #[derive(Debug, Default)]
@@ -62,6 +64,8 @@ struct Shared {
     /// From the node.
     outbound: VecDeque<Packet>,
     failures: VecDeque<Failure>,
+    /// The number of the error that the next receive gives.
+    failing: Option<i32>,
     gone: bool,
 }
 
@@ -116,6 +120,11 @@ impl Handle {
         lock(&self.shared).failures.push_back(failure);
     }
 
+    /// Lets the node's next receive fail with an error of the kernel, by its number.
+    pub fn fail_next_receive(&self, errno: i32) {
+        lock(&self.shared).failing = Some(errno);
+    }
+
     /// Removes the device: once what waits is received, receiving and sending fail.
     pub fn remove(&self) {
         lock(&self.shared).gone = true;
@@ -125,6 +134,9 @@ impl Handle {
 impl Port for MemoryPort {
     fn receive(&mut self, _now: Instant, batch: &mut [Frame]) -> io::Result<usize> {
         let mut shared = lock(&self.shared);
+        if let Some(number) = shared.failing.take() {
+            return Err(io::Error::from_raw_os_error(number));
+        }
         let mut received = 0;
         for frame in batch {
             let Some(packet) = shared.inbound.pop_front() else { break };
@@ -141,9 +153,10 @@ impl Port for MemoryPort {
     fn send(&mut self, _now: Instant, frame: &mut Frame) -> Result<(), SendError> {
         let mut shared = lock(&self.shared);
         match shared.failures.pop_front() {
-            Some(Failure::Full) => return Err(SendError::Full),
+            Some(Failure::Full) => return Err(SendError::Full(None)),
             Some(Failure::TooBig) => return Err(SendError::TooBig),
             Some(Failure::Device(kind)) => return Err(SendError::Device(kind.into())),
+            Some(Failure::Errno(number)) => return Err(send_error(io::Error::from_raw_os_error(number))),
             None => {}
         }
         if shared.gone {
@@ -152,14 +165,14 @@ impl Port for MemoryPort {
         let capacity = self.settings.capacity;
         if self.settings.offload {
             if shared.outbound.len() >= capacity {
-                return Err(SendError::Full);
+                return Err(SendError::Full(None));
             }
             shared.outbound.push_back(Packet { bytes: frame.bytes().to_vec(), offload: frame.offload });
             return Ok(());
         }
         self.software.finish(frame, |segment| {
             if shared.outbound.len() >= capacity {
-                return Err(SendError::Full);
+                return Err(SendError::Full(None));
             }
             shared.outbound.push_back(Packet::from(segment.to_vec()));
             Ok(())
@@ -243,7 +256,7 @@ mod tests {
         let accepted = (0..3).filter(|_| handle.inject(vec![0; 20])).count();
         let sent = (0..3).filter(|_| port.send(now, &mut Frame::from_packet(&[0; 20])).is_ok()).count();
         assert_eq!((accepted, sent), (2, 2));
-        assert!(matches!(port.send(now, &mut Frame::from_packet(&[0; 20])), Err(SendError::Full)));
+        assert!(matches!(port.send(now, &mut Frame::from_packet(&[0; 20])), Err(SendError::Full(None))));
     }
 
     #[test]
@@ -254,7 +267,7 @@ mod tests {
         handle.fail_next_send(Failure::Full);
         handle.fail_next_send(Failure::TooBig);
         handle.fail_next_send(Failure::Device(io::ErrorKind::BrokenPipe));
-        assert!(matches!(port.send(now, &mut packet), Err(SendError::Full)));
+        assert!(matches!(port.send(now, &mut packet), Err(SendError::Full(None))));
         assert!(matches!(port.send(now, &mut packet), Err(SendError::TooBig)));
         assert!(matches!(port.send(now, &mut packet), Err(SendError::Device(_))));
         port.send(now, &mut packet).expect("and then it goes on");

@@ -3,6 +3,7 @@
 //! A device is opened with as many queues as there are workers; each worker owns one [`Port`] of it, so a port needs no
 //! lock. Wrappers ([`link`], [`pcap`]) are ports around ports.
 
+pub mod errno;
 mod ethernet;
 pub mod link;
 pub mod memory;
@@ -84,9 +85,9 @@ pub trait Port: Send {
 /// Why a packet could not be sent.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
-    /// The device's queue is full; try later, or drop.
+    /// The device's queue is full; try later, or drop. With the number of the kernel's error, where it was the kernel that said so.
     #[error("the device's queue is full")]
-    Full,
+    Full(Option<i32>),
     /// The packet exceeds the device's MTU and cannot be cut.
     #[error("the packet is larger than the device's MTU")]
     TooBig,
@@ -101,7 +102,7 @@ pub enum SendError {
 /// What a failed write of a packet means to the sender.
 fn send_error(error: io::Error) -> SendError {
     match error.raw_os_error() {
-        Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => SendError::Full,
+        Some(number @ (libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM)) => SendError::Full(Some(number)),
         Some(libc::EMSGSIZE) => SendError::TooBig,
         _ => SendError::Device(error),
     }

@@ -19,7 +19,7 @@ use super::counters::Report;
 use super::flow_record::FlowLogTotals;
 use crate::path::counters::BATCH_SIZES;
 use crate::path::{Answer, DropReason};
-use crate::worker::Traffic;
+use crate::worker::{PortErrors, Traffic};
 
 /// The media type of [`text`], as a `Content-Type` says it.
 pub const MEDIA_TYPE: &str = prometheus_text::CONTENT_TYPE;
@@ -122,6 +122,8 @@ pub struct Seen {
     pub workers: Vec<Report>,
     /// Devices, in the order of ports.
     pub ports: Vec<PortSeen>,
+    /// How devices failed, with the names of their ports.
+    pub port_errors: Vec<(String, PortErrors)>,
 }
 
 /// The text of all metrics.
@@ -189,7 +191,8 @@ impl Collector for Seen {
         self.node(&mut Rows(&mut encoder))?;
         self.workers(&mut Rows(&mut encoder))?;
         self.batches(&mut encoder)?;
-        self.ports(&mut Rows(&mut encoder))
+        self.ports(&mut Rows(&mut encoder))?;
+        self.port_errors(&mut Rows(&mut encoder))
     }
 }
 
@@ -306,6 +309,21 @@ impl Seen {
         });
         rows.counters("port_events", "What the port's device counts itself, by event", events)
     }
+
+    fn port_errors(&self, rows: &mut Rows<'_, '_>) -> Result<(), Error> {
+        let numbers: Vec<String> = self.port_errors.iter().map(|(_, errors)| errors.worker.to_string()).collect();
+        let each = self.port_errors.iter().zip(&numbers).map(|((port, errors), number)| {
+            let labels = vec![
+                ("port", port.as_str()),
+                ("worker", number.as_str()),
+                ("operation", errors.operation.name()),
+                ("errno", errors.errno),
+            ];
+            (labels, errors.count)
+        });
+        let help = "Reads and writes that the port's device refused, by the kernel's name for the error";
+        rows.counters("port_errors", help, each)
+    }
 }
 
 #[cfg(test)]
@@ -315,6 +333,8 @@ mod tests {
     use super::*;
     use crate::path::counters::Counters;
     use crate::path::nsg::Direction;
+    use crate::snapshot::PortId;
+    use crate::worker::Operation;
 
     fn seen() -> Seen {
         let counters = Counters::new();
@@ -334,12 +354,15 @@ mod tests {
             device: device.to_owned(),
             counters: vec![("cut_in_software".to_owned(), 5)],
         };
+        let (port_number, operation) = (PortId(7), Operation::Write);
+        let write_error = PortErrors { port: port_number, worker: 1, operation, errno: "EIO", count: 6 };
         Seen {
             version: "1.2.3".to_owned(),
             generation: 4,
             flow_log: FlowLogTotals { records: 9, lost_records: 2, exported: 7, ..FlowLogTotals::default() },
             in_force_since: 1_000.5,
             workers: vec![report.clone(), report],
+            port_errors: vec![("vm1".to_owned(), write_error)],
             ports: vec![port(0, "tun eth0, offload checksum tcp4, pcap x"), port(1, "tun eth0, plain")],
             ..Seen::default()
         }
@@ -411,6 +434,12 @@ mod tests {
         let text = text(seen()).unwrap();
         let of = |name: &str| value(&text, &format!("sidestep_port_{name}_total{{port=\"vm1\",worker=\"1\"}}"));
         assert_eq!(["received_packets", "received_bytes", "sent_packets", "sent_bytes"].map(of), [2.0, 0.0, 9.0, 0.0]);
+    }
+
+    #[test]
+    fn refusals_of_devices_have_the_kernels_names() {
+        let row = "sidestep_port_errors_total{port=\"vm1\",worker=\"1\",operation=\"write\",errno=\"EIO\"}";
+        assert_eq!(value(&text(seen()).unwrap(), row), 6.0);
     }
 
     /// The dashboard that is kept beside the configuration asks for metrics that there are, and for nearly all of them.

@@ -10,7 +10,7 @@ use rustix::event::epoll;
 
 use super::hand_over::Rings;
 use super::poll::{Poll, Waiting};
-use super::ports::{PortReport, Ports};
+use super::ports::{PortErrors, PortReport, Ports};
 use super::restore::{Paths, Share};
 use super::run::{Clock, Worker};
 use super::shared::{Adopted, Command, Waker};
@@ -324,6 +324,11 @@ impl Handle {
     /// What the ports of all workers count and were granted.
     pub fn ports(&self) -> Vec<PortReport> {
         self.ask(Command::Ports).into_iter().flatten().collect()
+    }
+
+    /// How the ports of all workers failed, those too whose device is gone.
+    pub fn port_errors(&self) -> Vec<PortErrors> {
+        self.ask(Command::PortErrors).into_iter().flatten().collect()
     }
 
     /// The counters of each worker; they go on counting.

@@ -24,6 +24,6 @@ mod watch;
 
 pub use handle::{Handle, PortQueues, Settings, Stopped};
 pub use poll::Poll;
-pub use ports::{PortReport, Traffic};
+pub use ports::{Operation, PortErrors, PortReport, Traffic};
 pub use restore::{Meaning, OtherFlows, Paths, Restored, SavedBlock, Share};
 pub use watch::{End, Filter, How, Image, MOST_WATCHES, Seen, Wanted, Watching, What};

@@ -316,6 +316,9 @@ impl Worker {
                 Command::Ports(reply) => {
                     let _ = reply.try_send(self.ports.report(self.number));
                 }
+                Command::PortErrors(reply) => {
+                    let _ = reply.try_send(self.ports.errors(self.number));
+                }
                 Command::Log(records) => {
                     let now = self.milliseconds();
                     self.forwarder.log_to(records, now);
@@ -391,7 +394,7 @@ impl Worker {
                 Err(error) => {
                     let device = queue.describe();
                     tracing::error!(worker = self.number, port = port.0, device, %error, "the device is gone; its port is closed");
-                    self.ports.remove(port);
+                    self.ports.lose(port, &error);
                     return;
                 }
             };

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::Sender;
 
-use super::ports::PortReport;
+use super::ports::{PortErrors, PortReport};
 use super::watch::Watch;
 use crate::path::forwarder::FlowSummary;
 use crate::path::look::Look;
@@ -32,6 +32,8 @@ pub(super) enum Command {
     LastChange(Sender<Foreseen>),
     /// Tell what the ports count.
     Ports(Sender<Vec<PortReport>>),
+    /// Tell how ports failed.
+    PortErrors(Sender<Vec<PortErrors>>),
     /// Make records of flows, or none any more.
     Log(Option<Arc<Records>>),
 

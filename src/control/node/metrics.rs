@@ -7,7 +7,7 @@ use super::{Current, Node};
 use crate::control::answers::Counters;
 use crate::control::ports::Attachment;
 use crate::telemetry::metrics::{PortSeen, Seen};
-use crate::worker::PortReport;
+use crate::worker::{PortErrors, PortReport};
 
 impl Node {
     /// What metrics tell, read now.
@@ -25,6 +25,11 @@ impl Node {
                 counters: report.counters.into_iter().collect(),
             })
         };
+        let failed = |errors: PortErrors| {
+            let attachment = current.attachments.iter().find(|attachment| attachment.port == errors.port)?;
+            Some((attachment.name.clone(), errors))
+        };
+        let port_errors = self.dataplane.port_errors().into_iter().filter_map(failed).collect();
         Seen {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             generation: current.snapshot.generation,
@@ -37,6 +42,7 @@ impl Node {
             draining: self.is_draining(),
             workers,
             ports: ports.into_iter().filter_map(seen).collect(),
+            port_errors,
         }
     }
 

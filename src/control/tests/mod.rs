@@ -36,7 +36,7 @@ use crate::path::policy::Named;
 use crate::path::record::Records;
 use crate::path::redecide::{Fate, Foreseen, Sides, fate};
 use crate::snapshot::{NextHopType, PortId, Publisher, Snapshot};
-use crate::worker::{PortReport, Stopped, Traffic, Wanted, Watching};
+use crate::worker::{Operation, PortErrors, PortReport, Stopped, Traffic, Wanted, Watching};
 
 /// A network with a forced tunnel and a service, and places to put more.
 const DOCUMENT: &str = r#"
@@ -269,6 +269,10 @@ impl Dataplane for FakeWorkers {
             counters: BTreeMap::new(),
         };
         (vec![self.counters()], serving.iter().map(report).collect())
+    }
+
+    fn port_errors(&self) -> Vec<PortErrors> {
+        vec![PortErrors { port: PortId(0), worker: 0, operation: Operation::Write, errno: "EIO", count: 3 }]
     }
 
     fn watch(&self, _: Wanted, _: usize) -> Option<Watching> {

@@ -44,6 +44,11 @@ fn metrics_are_those_of_the_node() {
     }
     assert!(answer.contains("sidestep_port_offload{port=\"vm1\",worker=\"0\",feature=\"tcp4\"} 0.0\n"), "{answer}");
 
+    let name = &watched.setup.node.ports()[0].name;
+    let refused =
+        format!("sidestep_port_errors_total{{port=\"{name}\",worker=\"0\",operation=\"write\",errno=\"EIO\"}} 3\n");
+    assert!(answer.contains(&refused), "{answer}");
+
     watched.setup.node.set_endpoint("test", WORKLOAD, STORAGE, true).unwrap();
     let answer = watched.ask("GET /metrics");
     assert!(answer.lines().any(|line| line == "sidestep_snapshot_generation 2.0"), "{answer}");
