@@ -14,6 +14,7 @@ use crate::path::record::Records;
 use crate::path::redecide::Foreseen;
 use crate::port::Port;
 use crate::snapshot::{PortId, Snapshot};
+use crate::table::pool_use::PoolCounts;
 use crate::worker::{self, PortErrors, PortReport, Stopped, Wanted, Watching};
 
 /// The queues of an opened device, one for each worker.
@@ -60,6 +61,9 @@ pub trait Dataplane: Send + Sync {
 
     /// What each worker counts, and the queues of all ports that they serve. Ports are named by their number.
     fn workers(&self) -> (Vec<Counters>, Vec<PortReport>);
+
+    /// How much of the pools below a number is in use.
+    fn pool_counts(&self, pools: usize) -> Vec<PoolCounts>;
 
     /// How ports failed, those too whose device is gone.
     fn port_errors(&self) -> Vec<PortErrors>;
@@ -158,6 +162,10 @@ impl Dataplane for worker::Handle {
     fn workers(&self) -> (Vec<Counters>, Vec<PortReport>) {
         let counters = worker::Handle::counters(self);
         (counters.iter().map(|worker| Counters::sum(std::slice::from_ref(worker))).collect(), self.ports())
+    }
+
+    fn pool_counts(&self, pools: usize) -> Vec<PoolCounts> {
+        worker::Handle::pool_counts(self, pools)
     }
 
     fn port_errors(&self) -> Vec<PortErrors> {

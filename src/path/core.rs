@@ -69,6 +69,7 @@ pub(super) struct Core {
 
 impl Core {
     pub(super) fn new(snapshot: Arc<Snapshot>, counters: Arc<Counters>, settings: Settings) -> Self {
+        settings.shared.reserve_pools(&snapshot);
         let mut random = fastrand::Rng::with_seed(settings.seed ^ (u64::from(settings.worker) + 1).rotate_right(16));
         Self {
             crosses: crosses(&snapshot),
@@ -91,6 +92,7 @@ impl Core {
     pub(super) fn adopt(&mut self, snapshot: Arc<Snapshot>) {
         // Flows between the families may be left from the snapshot before.
         self.crosses |= crosses(&snapshot);
+        self.settings.shared.reserve_pools(&snapshot);
         self.snapshot = snapshot;
         self.changed.clear();
     }

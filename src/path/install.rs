@@ -96,6 +96,7 @@ pub(super) fn install<A: Family>(
                 denial.answered_at = Some(port);
                 core.settings.shared.denials.add(denial);
             }
+            core.settings.shared.take_of_pool(installed.pool, &forward);
             core.counters.flows_created.add(1);
             core.counters.flows.add(1);
             if core.is_logged() {
@@ -137,6 +138,7 @@ fn insert<A: Family>(
         }
     }
     shared.quota.give_back(trace.state.owner.0);
+    shared.give_back_of_pool(trace.state.pool(), &trace.forward);
     core.counters.flows.set(core.counters.flows.get().saturating_sub(1));
     inserted.map_err(refused)
 }
@@ -426,7 +428,7 @@ impl<'a, A: Family> Making<'a, A> {
                     _ if !echo && self.forward.source_port == 0 && self.forward.destination_port == 0 => {
                         self.without_port(pool)?;
                     }
-                    Mapping::AddressAndPortDependent => self.pick_port(pool)?,
+                    Mapping::AddressAndPortDependent => self.pick_port(id, pool)?,
                     Mapping::EndpointIndependent => self.map_source(id, pool)?,
                 }
             }
@@ -494,7 +496,7 @@ impl<'a, A: Family> Making<'a, A> {
     }
 
     /// A port that no other flow towards this destination uses.
-    fn pick_port(&mut self, pool: &Pool) -> Result<(), NotMade> {
+    fn pick_port(&mut self, id: PoolId, pool: &Pool) -> Result<(), NotMade> {
         let echo = matches!(self.parsed.kind, TransportKind::IcmpEcho { .. });
         let ports = attempts(PICK_ATTEMPTS, addresses(pool, self.forward.source.to_ip()));
         for step in 0.. {
@@ -508,6 +510,7 @@ impl<'a, A: Family> Making<'a, A> {
                 return Ok(());
             }
         }
+        self.core.settings.shared.exhausted(id, &self.forward);
         dropped(DropReason::NoFreePort)
     }
 
@@ -529,7 +532,9 @@ impl<'a, A: Family> Making<'a, A> {
         });
         let (_, remote) = mapped_source(&self.reverse);
         let inside = inside_source(&self.forward, id);
-        let Some(outside) = self.core.settings.shared.mappings.acquire(&inside, remote, candidates) else {
+        let shared = &self.core.settings.shared;
+        let Some(outside) = shared.mappings.acquire(&inside, remote, candidates) else {
+            shared.exhausted(id, &self.forward);
             return dropped(DropReason::NoFreePort);
         };
         let Some(address) = A::from_ip(u128::to_ip(outside.address)) else {

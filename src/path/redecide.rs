@@ -101,6 +101,10 @@ pub(super) fn flow<A: Family>(
                 let (deadline, transient) = (state.last_seen() + state.lifetime(&core.snapshot), state.is_transient());
                 flows.set_deadline(id, deadline, transient);
             }
+            if pool != before.state.pool() {
+                core.settings.shared.give_back_of_pool(before.state.pool(), &forward);
+                core.settings.shared.take_of_pool(pool, &forward);
+            }
             core.counters.flows_kept.add(1);
             return Outcome::Kept;
         }

@@ -330,6 +330,7 @@ fn insert<A: Family>(
             .is_ok()
     };
     if inserted {
+        shared.take_of_pool(pool, &forward);
         core.counters.flows.add(1);
         return Ok(());
     }

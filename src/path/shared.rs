@@ -11,6 +11,7 @@ use crate::table::directory::Directory;
 use crate::table::flow::FlowKey;
 use crate::table::fragments::FragmentKey;
 use crate::table::mapping::{Inside, Mappings, Outside};
+use crate::table::pool_use::{PoolCounts, PoolUse, PortSpace};
 use crate::table::quota::{Exceeded, Quota};
 
 /// What the workers of a node share.
@@ -22,6 +23,8 @@ pub struct Shared {
     pub(super) quota: Quota,
     /// Endpoint-independent mappings.
     pub(super) mappings: Mappings,
+    /// How much of pools is in use.
+    pools: PoolUse,
     /// Who was denied what.
     pub(super) denials: Denials,
     /// Rooms that are kept free for workers that have found the node full and could not make room themselves.
@@ -45,6 +48,7 @@ impl Shared {
             directory: (workers > 1).then(Directory::new),
             quota: Quota::new(usize::from(u16::MAX) + 1),
             mappings: Mappings::new(),
+            pools: PoolUse::new(),
             denials: Denials::new(),
             kept: AtomicU32::new(0),
             draining: AtomicBool::new(false),
@@ -61,6 +65,35 @@ impl Shared {
     /// The ports with the most flows, largest first, up to a number.
     pub fn top_owners(&self, count: usize) -> Vec<(u16, u32)> {
         self.quota.top(count)
+    }
+
+    /// How much of a pool is in use.
+    pub fn pool_counts(&self, pool: PoolId) -> PoolCounts {
+        PoolCounts { mapped: self.mappings.of_pool(pool.0), ..self.pools.of(pool.0) }
+    }
+
+    /// Makes room for counts of a snapshot's pools.
+    pub(super) fn reserve_pools(&self, snapshot: &Snapshot) {
+        self.pools.reserve(snapshot.pools.len());
+    }
+
+    /// Counts a flow that a pool translates, if one does.
+    pub(super) fn take_of_pool<A: Family>(&self, pool: Option<PoolId>, forward: &FlowKey<A>) {
+        if let Some(pool) = pool {
+            self.pools.take(pool.0, port_space(forward));
+        }
+    }
+
+    /// Takes that back.
+    pub(super) fn give_back_of_pool<A: Family>(&self, pool: Option<PoolId>, forward: &FlowKey<A>) {
+        if let Some(pool) = pool {
+            self.pools.give_back(pool.0, port_space(forward));
+        }
+    }
+
+    /// Counts a packet whose flow a pool had no port for.
+    pub(super) fn exhausted<A: Family>(&self, pool: PoolId, forward: &FlowKey<A>) {
+        self.pools.exhausted(pool.0, port_space(forward));
     }
 
     /// Endpoint-independent mappings now.
@@ -147,6 +180,7 @@ impl Shared {
         self.unclaim(worker, (forward_hash, reverse_hash));
         self.unmap(forward, reverse, state);
         self.quota.give_back(state.owner.0);
+        self.give_back_of_pool(state.pool(), forward);
     }
 
     /// Makes a worker the owner of both keys of a flow, or of neither.
@@ -220,6 +254,11 @@ impl Shared {
 pub(super) fn owner_of<A: Family>(snapshot: &Snapshot, forward: &FlowKey<A>, reverse: &FlowKey<A>) -> PortId {
     let is_nic = |port: u16| snapshot.port(PortId(port)).is_some_and(|port| port.kind == PortKind::Nic);
     PortId(if !is_nic(forward.port) && is_nic(reverse.port) { reverse.port } else { forward.port })
+}
+
+/// Which ports of a pool a flow takes one of.
+fn port_space<A: Family>(forward: &FlowKey<A>) -> PortSpace {
+    PortSpace::of(forward.source.to_ip().is_ipv4(), forward.protocol)
 }
 
 /// An address as mappings keep it.

@@ -15,11 +15,13 @@
 //! - A mapping exists as long as it has flows. It lets others in only while one of them is live: a flow that has ended and
 //!   whose port rests keeps the port for its inside socket, and nothing more.
 
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::hash::HashKeys;
 use super::index::Index;
+use super::pool_use::PortSpace;
 use super::slots::Slots;
 
 /// A socket of a private network.
@@ -130,6 +132,7 @@ impl Mappings {
             by_outside: index(),
             remotes: Slots::new(),
             by_remote: index(),
+            of_pools: BTreeMap::new(),
         }))
     }
 
@@ -209,6 +212,11 @@ impl Mappings {
         self.lock().mappings.len()
     }
 
+    /// How many mappings a pool has, each of which takes a port.
+    pub fn of_pool(&self, pool: u16) -> [u32; PortSpace::COUNT] {
+        self.lock().of_pools.get(&pool).copied().unwrap_or_default()
+    }
+
     /// Whether there is no mapping.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -234,6 +242,8 @@ struct Tables {
     by_outside: Index,
     remotes: Slots<Remote>,
     by_remote: Index,
+    /// How many mappings pools have; those without any are left out.
+    of_pools: BTreeMap<u16, [u32; PortSpace::COUNT]>,
 }
 
 impl Tables {
@@ -259,6 +269,9 @@ impl Tables {
     /// Makes a mapping of two sockets that have none, with its first flow.
     fn make(&mut self, inside: &Inside, outside: &Outside, remote: u128) -> bool {
         let Some(place) = self.mappings.add(Mapping::new(inside, outside), LIMIT) else { return false };
+        if let Some(count) = self.of_pools.entry(inside.pool).or_default().get_mut(space(outside).index()) {
+            *count += 1;
+        }
         let (keys, mappings) = (&self.keys, &self.mappings);
         let inside_hash = |place| mappings.get(place).map_or(0, |mapping| hash_inside(keys, &mapping.inside()));
         let outside_hash = |place| mappings.get(place).map_or(0, |mapping| hash_outside(keys, &mapping.outside()));
@@ -324,9 +337,22 @@ impl Tables {
     /// Takes a mapping without flows out of everything that it is in.
     fn end(&mut self, place: u32) {
         let Some(mapping) = self.mappings.remove(place) else { return };
+        if let Some(counts) = self.of_pools.get_mut(&mapping.pool) {
+            if let Some(count) = counts.get_mut(space(&mapping.outside()).index()) {
+                *count -= 1;
+            }
+            if *counts == [0; PortSpace::COUNT] {
+                self.of_pools.remove(&mapping.pool);
+            }
+        }
         self.by_inside.remove(hash_inside(&self.keys, &mapping.inside()), place);
         self.by_outside.remove(hash_outside(&self.keys, &mapping.outside()), place);
     }
+}
+
+/// Which ports an outside socket is of.
+fn space(outside: &Outside) -> PortSpace {
+    PortSpace::of(outside.address >> 32 == 0xffff, outside.protocol)
 }
 
 fn hash_inside(keys: &HashKeys, inside: &Inside) -> u64 {
@@ -526,6 +552,7 @@ mod tests {
                 mapped.sort_unstable();
                 mapped.dedup();
                 prop_assert_eq!(mappings.len(), mapped.len());
+                prop_assert_eq!(mappings.of_pool(inside(0).pool).iter().sum::<u32>() as usize, mapped.len());
                 for o in 0..8 {
                     let inside_twin = twin.iter().find(|flow| flow.1 == o).map(|flow| inside(flow.0));
                     prop_assert_eq!(mappings.inside_of(&outside(o)), inside_twin);

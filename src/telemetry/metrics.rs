@@ -19,6 +19,8 @@ use super::counters::Report;
 use super::flow_record::FlowLogTotals;
 use crate::path::counters::BATCH_SIZES;
 use crate::path::{Answer, DropReason};
+use crate::snapshot::PoolKind;
+use crate::table::pool_use::{PoolCounts, PortSpace};
 use crate::worker::{PortErrors, Traffic};
 
 /// The media type of [`text`], as a `Content-Type` says it.
@@ -96,6 +98,47 @@ pub struct PortSeen {
     pub counters: Vec<(String, u64)>,
 }
 
+/// A pool of translated ports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolSeen {
+    /// Its name in the document.
+    pub name: String,
+    /// What it is for.
+    pub kind: PoolKind,
+    /// How many IPv4 and IPv6 addresses it has.
+    pub addresses: [u64; 2],
+    /// Ports of each.
+    pub ports: u64,
+    /// Whether its mappings are endpoint-independent.
+    pub maps: bool,
+    /// Whether it takes only TCP and UDP.
+    pub only_tcp_udp: bool,
+    /// What is in use of it.
+    pub counts: PoolCounts,
+}
+
+impl PoolSeen {
+    fn kind(&self) -> &'static str {
+        match self.kind {
+            PoolKind::DefaultOutbound => "default_outbound",
+            PoolKind::NatGateway => "nat_gateway",
+            PoolKind::Snat => "snat_pool",
+            PoolKind::Vacant => "none",
+        }
+    }
+
+    /// Ports that it has for a protocol; none where that has no ports of its own, or is not translated.
+    fn size(&self, space: PortSpace) -> Option<u64> {
+        let [v4, v6] = self.addresses;
+        let translated = match space.protocol() {
+            "tcp" | "udp" => true,
+            "icmp" => !self.only_tcp_udp,
+            _ => false,
+        };
+        translated.then_some(self.ports * if space.is_v4() { v4 } else { v6 })
+    }
+}
+
 /// What is told of a node.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Seen {
@@ -122,6 +165,8 @@ pub struct Seen {
     pub workers: Vec<Report>,
     /// Devices, in the order of ports.
     pub ports: Vec<PortSeen>,
+    /// Pools of translated ports.
+    pub pools: Vec<PoolSeen>,
     /// How devices failed, with the names of their ports.
     pub port_errors: Vec<(String, PortErrors)>,
 }
@@ -192,7 +237,8 @@ impl Collector for Seen {
         self.workers(&mut Rows(&mut encoder))?;
         self.batches(&mut encoder)?;
         self.ports(&mut Rows(&mut encoder))?;
-        self.port_errors(&mut Rows(&mut encoder))
+        self.port_errors(&mut Rows(&mut encoder))?;
+        self.pools(&mut Rows(&mut encoder))
     }
 }
 
@@ -310,6 +356,38 @@ impl Seen {
         rows.counters("port_events", "What the port's device counts itself, by event", events)
     }
 
+    /// Use of pools, by family and protocol, each of which has ports of its own. Families that a pool has no address of are
+    /// left out.
+    fn pools(&self, rows: &mut Rows<'_, '_>) -> Result<(), Error> {
+        let each = || {
+            self.pools.iter().flat_map(|pool| {
+                let has_family = |space: &PortSpace| pool.addresses[usize::from(!space.is_v4())] > 0;
+                PortSpace::all().filter(has_family).map(move |space| {
+                    let labels = vec![
+                        ("pool", pool.name.as_str()),
+                        ("kind", pool.kind()),
+                        ("family", space.family()),
+                        ("protocol", space.protocol()),
+                    ];
+                    (pool, space, labels)
+                })
+            })
+        };
+        let sizes = each().filter_map(|(pool, space, labels)| Some((labels, pool.size(space)? as f64)));
+        rows.gauges("snat_pool_ports", "Ports of the pool, over all its addresses", sizes)?;
+        let flows = each().map(|(pool, space, labels)| (labels, f64::from(pool.counts.flows[space.index()])));
+        let help =
+            "Flows that the pool translates, those too whose port rests; one port serves one flow to each destination";
+        rows.gauges("snat_pool_flows", help, flows)?;
+        let mapped = each().filter(|(pool, ..)| pool.maps);
+        let mapped = mapped.map(|(pool, space, labels)| (labels, f64::from(pool.counts.mapped[space.index()])));
+        let help =
+            "Ports in use of a pool whose mappings are endpoint-independent; one port serves all flows of one socket";
+        rows.gauges("snat_pool_mapped_ports", help, mapped)?;
+        let exhausted = each().map(|(pool, space, labels)| (labels, pool.counts.exhausted[space.index()]));
+        rows.counters("snat_pool_exhausted_packets", "Packets whose flow the pool had no free port for", exhausted)
+    }
+
     fn port_errors(&self, rows: &mut Rows<'_, '_>) -> Result<(), Error> {
         let numbers: Vec<String> = self.port_errors.iter().map(|(_, errors)| errors.worker.to_string()).collect();
         let each = self.port_errors.iter().zip(&numbers).map(|((port, errors), number)| {
@@ -354,6 +432,20 @@ mod tests {
             device: device.to_owned(),
             counters: vec![("cut_in_software".to_owned(), 5)],
         };
+        let mut counts = PoolCounts::default();
+        for (place, (flows, mapped)) in counts.flows.iter_mut().zip(&mut counts.mapped).enumerate() {
+            (*flows, *mapped) = (10 + place as u32, 20 + place as u32);
+        }
+        counts.exhausted[PortSpace::of(true, 17).index()] = 5;
+        let pool = |name: &str, kind| PoolSeen {
+            name: name.to_owned(),
+            kind,
+            addresses: [1, 1],
+            ports: 1_000,
+            maps: true,
+            only_tcp_udp: false,
+            counts,
+        };
         let (port_number, operation) = (PortId(7), Operation::Write);
         let write_error = PortErrors { port: port_number, worker: 1, operation, errno: "EIO", count: 6 };
         Seen {
@@ -362,6 +454,10 @@ mod tests {
             flow_log: FlowLogTotals { records: 9, lost_records: 2, exported: 7, ..FlowLogTotals::default() },
             in_force_since: 1_000.5,
             workers: vec![report.clone(), report],
+            pools: vec![
+                PoolSeen { maps: false, addresses: [2, 0], ..pool("egress", PoolKind::NatGateway) },
+                PoolSeen { only_tcp_udp: true, ..pool("egress", PoolKind::Snat) },
+            ],
             port_errors: vec![("vm1".to_owned(), write_error)],
             ports: vec![port(0, "tun eth0, offload checksum tcp4, pcap x"), port(1, "tun eth0, plain")],
             ..Seen::default()
@@ -434,6 +530,31 @@ mod tests {
         let text = text(seen()).unwrap();
         let of = |name: &str| value(&text, &format!("sidestep_port_{name}_total{{port=\"vm1\",worker=\"1\"}}"));
         assert_eq!(["received_packets", "received_bytes", "sent_packets", "sent_bytes"].map(of), [2.0, 0.0, 9.0, 0.0]);
+    }
+
+    /// Of two pools of one name, each has rows of its own, by family and protocol.
+    #[test]
+    fn pools_tell_what_is_in_use_of_them() {
+        let text = text(seen()).unwrap();
+        let of = |name: &str, kind: &str, family: &str, protocol: &str| {
+            let row = format!(
+                "sidestep_snat_pool_{name}{{pool=\"egress\",kind=\"{kind}\",family=\"{family}\",protocol=\"{protocol}\"}}"
+            );
+            text.lines().find_map(|line| line.strip_prefix(&*row)?.strip_prefix(' ')?.parse::<f64>().ok())
+        };
+        let gateway = |name, family, protocol| of(name, "nat_gateway", family, protocol);
+        assert_eq!(gateway("ports", "ipv4", "icmp"), Some(2_000.0));
+        assert_eq!(gateway("ports", "ipv4", "other"), None);
+        assert_eq!(gateway("flows", "ipv4", "tcp"), Some(10.0));
+        assert_eq!(gateway("flows", "ipv4", "other"), Some(13.0));
+        assert_eq!(gateway("flows", "ipv6", "tcp"), None, "it has no such addresses");
+        assert_eq!(gateway("mapped_ports", "ipv4", "tcp"), None, "its mappings depend on the destination");
+        assert_eq!(gateway("exhausted_packets_total", "ipv4", "udp"), Some(5.0));
+        assert_eq!(gateway("exhausted_packets_total", "ipv4", "tcp"), Some(0.0));
+        let pool = |name, family, protocol| of(name, "snat_pool", family, protocol);
+        assert_eq!(pool("ports", "ipv6", "tcp"), Some(1_000.0));
+        assert_eq!(pool("ports", "ipv6", "icmp"), None, "it is not translated");
+        assert_eq!(pool("mapped_ports", "ipv6", "udp"), Some(25.0));
     }
 
     #[test]

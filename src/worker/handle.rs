@@ -29,7 +29,8 @@ use crate::path::save::SavedFlow;
 use crate::path::shared::Shared;
 use crate::port::{self, Port};
 use crate::privileges::{self, CapabilitySet, filter::Filter};
-use crate::snapshot::{PortId, Publisher, Snapshot};
+use crate::snapshot::{PoolId, PortId, Publisher, Snapshot};
+use crate::table::pool_use::PoolCounts;
 
 /// How long the control side waits for a worker's answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -264,6 +265,12 @@ impl Handle {
     pub fn flow_owners(&self, count: usize) -> (u32, Vec<(PortId, u32)>) {
         let top = self.shared.top_owners(count);
         (self.shared.flows(), top.into_iter().map(|(port, flows)| (PortId(port), flows)).collect())
+    }
+
+    /// How much of the pools below a number is in use.
+    pub fn pool_counts(&self, pools: usize) -> Vec<PoolCounts> {
+        let pools = u16::try_from(pools).unwrap_or(u16::MAX);
+        (0..pools).map(|pool| self.shared.pool_counts(PoolId(pool))).collect()
     }
 
     /// Takes records of who was denied what, at most so many, and tells how many were lost since the start.

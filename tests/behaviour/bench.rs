@@ -10,7 +10,8 @@ use sidestep::path::forwarder::{FlowSummary, Settings};
 use sidestep::path::shared::Shared;
 use sidestep::path::{Answer, DropReason, Egress, Forwarder, SendFailure, Verdict};
 use sidestep::plan::Plan;
-use sidestep::snapshot::{PortId, Snapshot};
+use sidestep::snapshot::{PoolId, PortId, Snapshot};
+use sidestep::table::pool_use::PoolCounts;
 use sidestep::tags::Catalogue;
 use sidestep::telemetry::counters::Report;
 
@@ -328,6 +329,17 @@ impl Bench {
         Report::sum(std::slice::from_ref(&self.counters))
     }
 
+    /// How much of a pool is in use.
+    pub(crate) fn pool(&self, pool: PoolId) -> PoolCounts {
+        self.shared.pool_counts(pool)
+    }
+
+    /// The same of the pool of a name.
+    pub(crate) fn pool_named(&self, name: &str) -> PoolCounts {
+        let found = self.forwarder.snapshot().pools.iter().position(|pool| pool.name == name);
+        self.pool(PoolId(found.unwrap_or_else(|| panic!("no pool {name}")) as u16))
+    }
+
     /// Who was denied what.
     pub(crate) fn denials(&self) -> &sidestep::path::denial::Denials {
         self.shared.denials()
@@ -346,6 +358,12 @@ impl Drop for Bench {
             let report = self.report();
             assert_eq!(report.unaccounted(), 0, "in = out + answers + drops: {report:#?}");
             assert_eq!(report.flows as usize, self.forwarder.flow_count(), "the flow gauge");
+            let flows = self.flows();
+            for number in 0..self.forwarder.snapshot().pools.len() as u16 {
+                let of_pool = |flow: &&FlowSummary| flow.state.pool() == Some(PoolId(number));
+                let counted: u32 = self.pool(PoolId(number)).flows.iter().sum();
+                assert_eq!(counted as usize, flows.iter().filter(of_pool).count(), "flows of pool {number}");
+            }
         }
     }
 }

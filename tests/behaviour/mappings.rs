@@ -49,6 +49,9 @@ fn one_inside_socket_has_one_outside_socket_whoever_it_talks_to() {
         .into();
     assert_eq!(six.len(), 1, "{six:?}");
     assert_eq!(bench.forwarder.flow_count(), 8);
+    let counts = bench.pool_named("egress");
+    assert_eq!(counts.flows, [0, 4, 2, 0, 0, 2, 0, 0]);
+    assert_eq!(counts.mapped, [0, 1, 1, 0, 0, 1, 0, 0], "all flows of a socket have one port");
 }
 
 #[test]
@@ -70,6 +73,16 @@ mapping = "endpoint-independent"
     assert_eq!(bench.inject("a1", ask(5_002, 444)), Verdict::Dropped(DropReason::NoFreePort));
     assert_eq!(bench.take()[0].1.icmp, Some((3, 13)));
     assert_eq!(bench.forward("a1", ask(5_000, 444), "data").source_port, first);
+    let counts = bench.pool_named("narrow");
+    assert_eq!((counts.mapped[1], counts.flows[1], counts.exhausted[1]), (2, 3, 1));
+    // What has ended leaves nothing.
+    bench.now += 10_000_000;
+    for _ in 0..3 {
+        bench.expire();
+        bench.now += 1_000_000;
+    }
+    let counts = bench.pool_named("narrow");
+    assert_eq!((counts.mapped, counts.flows, counts.exhausted[1]), ([0; 8], [0; 8], 1));
 }
 
 #[test]

@@ -218,6 +218,45 @@ fn ports_that_are_all_in_use_are_named_and_the_sender_is_told() {
     // Those that have a port go on, and TCP has an inventory of its own.
     bench.forward("a1", udp(("10.1.1.4", 5_000), SERVICE, b"q"), "data");
     bench.forward("a1", Tcp { from: ("10.1.1.4", 5_000), to: SERVICE, ..Tcp::default() }.bytes(), "data");
+    // Each family and protocol by itself: TCP, UDP, ICMP and others of IPv4, then of IPv6.
+    let counts = bench.pool_named("narrow");
+    assert_eq!(counts.flows, [1, 4, 4, 0, 0, 4, 0, 0]);
+    assert_eq!(counts.exhausted, [0, 1, 1, 0, 0, 1, 0, 0]);
+    assert_eq!(counts.mapped, [0; 8], "a port may serve others towards other destinations");
+}
+
+#[test]
+fn what_is_in_use_of_a_pool_goes_down_with_its_flows_and_not_with_its_name() {
+    let mut bench = Site { one: BY_GATEWAY, pools: GATEWAY, ..Site::default() }.bench();
+    let connection = Connection::open(&mut bench, A1, SERVER);
+    for port in 0..3 {
+        bench.forward("a1", ask(5_000 + port), "internet");
+    }
+    assert_eq!(bench.pool_named("egress").flows, [1, 3, 0, 0, 0, 0, 0, 0]);
+    // Another pool in front of it changes no number.
+    bench.change(|network| {
+        let mut before = network.nat_gateways[0].clone();
+        before.name = "another".to_owned();
+        before.public_addresses = vec!["203.0.113.33".parse().unwrap()];
+        network.nat_gateways.insert(0, before);
+        for network in &mut network.virtual_networks {
+            for subnet in &mut network.subnets {
+                subnet.nat_gateway = subnet.nat_gateway.map(|index| index + 1);
+            }
+        }
+    });
+    bench.sweep();
+    bench.forward("internet", connection.back("A", 9_001, 1_001), "a1");
+    assert_eq!(bench.pool_named("egress").flows, [1, 3, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(bench.pool_named("another").flows, [0; 8]);
+    // The datagrams are over, and their ports have rested.
+    bench.now += 241_000;
+    bench.forward("internet", connection.back("A", 9_001, 1_001), "a1");
+    bench.expire();
+    assert_eq!(bench.pool_named("egress").flows, [1, 3, 0, 0, 0, 0, 0, 0], "what rests has its port");
+    bench.now += 66_000;
+    bench.expire();
+    assert_eq!(bench.pool_named("egress").flows, [1, 0, 0, 0, 0, 0, 0, 0]);
 }
 
 #[test]

@@ -6,7 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::{Current, Node};
 use crate::control::answers::Counters;
 use crate::control::ports::Attachment;
-use crate::telemetry::metrics::{PortSeen, Seen};
+use crate::snapshot::{Mapping, PoolKind};
+use crate::telemetry::metrics::{PoolSeen, PortSeen, Seen};
 use crate::worker::{PortErrors, PortReport};
 
 impl Node {
@@ -25,6 +26,17 @@ impl Node {
                 counters: report.counters.into_iter().collect(),
             })
         };
+        let pools = current.snapshot.pools.iter().zip(self.dataplane.pool_counts(current.snapshot.pools.len()));
+        let pools = pools.filter(|(pool, _)| pool.kind != PoolKind::Vacant).map(|(pool, counts)| PoolSeen {
+            name: pool.name.clone(),
+            kind: pool.kind,
+            addresses: [pool.v4.len() as u64, pool.v6.len() as u64],
+            ports: pool.ports.count().into(),
+            maps: pool.mapping == Mapping::EndpointIndependent,
+            only_tcp_udp: pool.tcp_udp_only,
+            counts,
+        });
+        let pools = pools.collect();
         let failed = |errors: PortErrors| {
             let attachment = current.attachments.iter().find(|attachment| attachment.port == errors.port)?;
             Some((attachment.name.clone(), errors))
@@ -43,6 +55,7 @@ impl Node {
             workers,
             ports: ports.into_iter().filter_map(seen).collect(),
             port_errors,
+            pools,
         }
     }
 

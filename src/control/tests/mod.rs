@@ -36,6 +36,7 @@ use crate::path::policy::Named;
 use crate::path::record::Records;
 use crate::path::redecide::{Fate, Foreseen, Sides, fate};
 use crate::snapshot::{NextHopType, PortId, Publisher, Snapshot};
+use crate::table::pool_use::PoolCounts;
 use crate::worker::{Operation, PortErrors, PortReport, Stopped, Traffic, Wanted, Watching};
 
 /// A network with a forced tunnel and a service, and places to put more.
@@ -269,6 +270,10 @@ impl Dataplane for FakeWorkers {
             counters: BTreeMap::new(),
         };
         (vec![self.counters()], serving.iter().map(report).collect())
+    }
+
+    fn pool_counts(&self, pools: usize) -> Vec<PoolCounts> {
+        vec![PoolCounts { flows: [0, 4, 0, 0, 0, 0, 0, 0], ..PoolCounts::default() }; pools]
     }
 
     fn port_errors(&self) -> Vec<PortErrors> {

@@ -48,6 +48,8 @@ fn metrics_are_those_of_the_node() {
     let refused =
         format!("sidestep_port_errors_total{{port=\"{name}\",worker=\"0\",operation=\"write\",errno=\"EIO\"}} 3\n");
     assert!(answer.contains(&refused), "{answer}");
+    let pool = "sidestep_snat_pool_flows{pool=\"default outbound access\",kind=\"default_outbound\",family=\"ipv4\",protocol=\"udp\"}";
+    assert!(answer.contains(&format!("\n{pool} 4.0\n")), "{answer}");
 
     watched.setup.node.set_endpoint("test", WORKLOAD, STORAGE, true).unwrap();
     let answer = watched.ask("GET /metrics");
