@@ -434,6 +434,43 @@ fn a_packet_that_is_sent_alone_does_not_overtake_its_flow() {
     node.finish();
 }
 
+/// One in 16 is timed, the first one included: first packets by themselves, packets of flows only with their batch.
+#[test]
+fn batches_and_first_packets_are_timed_and_packets_of_flows_are_not() {
+    let node = Node::start(1);
+    let pass = |source: u16| {
+        node.inject("vm1", 0, udp(("10.1.1.4", source), ("192.168.1.1", 1), b"x"));
+        node.expect("gateway", 0);
+    };
+    let timed = || {
+        let report = node.report();
+        (report.first_packets.count(), report.batch_times.count(), report.timed_packets)
+    };
+    let wait_for = |expected: (u64, u64, u64)| {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while timed() != expected {
+            assert!(Instant::now() < deadline, "{:?} instead of {expected:?}", timed());
+            std::thread::yield_now();
+        }
+    };
+    // Each is a batch of its own.
+    for _ in 0..16 {
+        pass(1);
+    }
+    wait_for((1, 1, 1));
+    pass(1);
+    wait_for((1, 2, 2));
+    for source in 2..=16 {
+        pass(source);
+    }
+    wait_for((1, 2, 2));
+    pass(17);
+    wait_for((2, 3, 3));
+    let report = node.report();
+    assert!(report.first_packets.nanoseconds > 0 && report.batch_times.nanoseconds > report.first_packets.nanoseconds);
+    node.finish();
+}
+
 /// What a device refuses is counted by its error, whoever the packet is from; a full queue of our own is no error of a device.
 #[test]
 fn errors_of_devices_are_counted_by_port_and_number() {

@@ -31,6 +31,32 @@ impl Counter {
 /// Sizes by which batches are counted, in packets; none is larger than the last.
 pub const BATCH_SIZES: [usize; 7] = [1, 2, 4, 8, 16, 32, 64];
 
+/// Times by which what takes long is counted, in nanoseconds: from less than a first packet takes in memory to more than anybody
+/// wants to wait, each some twice the one before.
+pub const TIMES: [u64; 16] = [
+    250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
+    10_000_000, 25_000_000,
+];
+
+/// How long something took that was timed.
+#[derive(Debug, Default)]
+pub struct Times {
+    /// How often it took up to each of [`TIMES`], and at last how often it took longer.
+    pub counts: [Counter; TIMES.len() + 1],
+    /// Nanoseconds of all.
+    pub nanoseconds: Counter,
+}
+
+impl Times {
+    /// Adds one. Only the owning worker may call this.
+    pub fn add(&self, nanoseconds: u64) {
+        if let Some(count) = self.counts.get(TIMES.partition_point(|time| *time < nanoseconds)) {
+            count.add(1);
+        }
+        self.nanoseconds.add(nanoseconds);
+    }
+}
+
 /// What one worker counts. Packets are counted as they come from the device: a super-packet is one.
 #[derive(Debug)]
 pub struct Counters {
@@ -46,6 +72,12 @@ pub struct Counters {
     pub batches: [Counter; BATCH_SIZES.len()],
     /// Packets in these batches.
     pub batched: Counter,
+    /// How long batches took that were timed, from the read to the last write.
+    pub batch_times: Times,
+    /// Packets in the batches that were timed.
+    pub timed_packets: Counter,
+    /// How long packets that met no flow took, of those that were timed: from there to their end.
+    pub first_packets: Times,
     /// How often the worker asked the kernel to wait for something to do; with packets there the answer comes at once.
     pub waits: Counter,
     /// Packets forwarded.
@@ -98,6 +130,9 @@ impl Counters {
             received_segments: Counter::default(),
             batches: Default::default(),
             batched: Counter::default(),
+            batch_times: Times::default(),
+            timed_packets: Counter::default(),
+            first_packets: Times::default(),
             waits: Counter::default(),
             forwarded: Counter::default(),
             forwarded_bytes: Counter::default(),

@@ -23,6 +23,15 @@ pub trait Egress {
         false
     }
 
+    /// The stages begin with a packet that has no flow. Told of no other packet, so that whoever takes the time pays for first
+    /// packets alone; the path has no clock.
+    fn first_begins(&mut self) {}
+
+    /// It has come to its end. How many nanoseconds that took, where the time was taken.
+    fn first_ended(&mut self) -> Option<u64> {
+        None
+    }
+
     /// A stage has decided about the packet. The record is made only where somebody wants it.
     #[inline(always)]
     fn stage(&mut self, _record: impl FnOnce() -> StageRecord) {}

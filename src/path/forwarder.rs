@@ -198,6 +198,12 @@ impl Forwarder {
         self.core.counters.count_batch(packets);
     }
 
+    /// Counts how long a batch took that was timed.
+    pub fn count_time(&self, nanoseconds: u64, packets: usize) {
+        self.core.counters.batch_times.add(nanoseconds);
+        self.core.counters.timed_packets.add(packets as u64);
+    }
+
     /// Counts that the worker asks the kernel to wait for something to do.
     pub fn count_wait(&self) {
         self.core.counters.waits.add(1);

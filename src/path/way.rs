@@ -130,10 +130,19 @@ fn way_in<A: Family>(
     }
 }
 
-/// The way of a packet without a flow.
+/// The way of a packet without a flow, and how long it takes: known to the egress, which may have a clock.
 #[cold]
 fn first(core: &mut Core, tables: &mut Tables, packet: &mut Packet<'_>, egress: &mut impl Egress) -> Verdict {
     core.counters.flow_misses.add(1);
+    egress.first_begins();
+    let verdict = decide_first(core, tables, packet, egress);
+    if let Some(nanoseconds) = egress.first_ended() {
+        core.counters.first_packets.add(nanoseconds);
+    }
+    verdict
+}
+
+fn decide_first(core: &mut Core, tables: &mut Tables, packet: &mut Packet<'_>, egress: &mut impl Egress) -> Verdict {
     egress.stage(stages::missed);
     let parsed = &packet.parsed;
     // The ports of a later fragment are known, but only whole packets and first fragments begin anything.

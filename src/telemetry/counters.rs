@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::path::counters::{Counter, Counters};
+use crate::path::counters::{Counter, Counters, Times};
 use crate::path::{Answer, DropReason};
 
 /// The sum of all workers' counters. Packets are counted as devices deliver them: a super-packet is one.
@@ -28,6 +28,15 @@ pub struct Report {
     /// Packets in these batches.
     #[serde(default)]
     pub batched: u64,
+    /// How long batches took that were timed.
+    #[serde(default)]
+    pub batch_times: TimesReport,
+    /// Packets in the batches that were timed.
+    #[serde(default)]
+    pub timed_packets: u64,
+    /// How long first packets took that were timed.
+    #[serde(default)]
+    pub first_packets: TimesReport,
     /// How often workers asked the kernel to wait for something to do.
     #[serde(default)]
     pub waits: u64,
@@ -81,6 +90,30 @@ pub struct Report {
     pub ports: BTreeMap<String, BTreeMap<String, u64>>,
 }
 
+/// How long something took.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimesReport {
+    /// How often it took up to each of [`TIMES`](crate::path::counters::TIMES), and at last how often it took longer.
+    pub counts: Vec<u64>,
+    /// Nanoseconds of all.
+    pub nanoseconds: u64,
+}
+
+impl TimesReport {
+    /// How often it was timed.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    fn add(&mut self, times: &Times) {
+        self.counts.resize(times.counts.len(), 0);
+        for (sum, counter) in self.counts.iter_mut().zip(&times.counts) {
+            *sum += counter.get();
+        }
+        self.nanoseconds += times.nanoseconds.get();
+    }
+}
+
 impl Report {
     /// Sums the counters of workers. They go on counting, so the sum is exact only when nothing is on its way.
     pub fn sum(workers: &[Arc<Counters>]) -> Self {
@@ -109,6 +142,9 @@ impl Report {
                 *sum += counter.get();
             }
             report.batched += worker.batched.get();
+            report.batch_times.add(&worker.batch_times);
+            report.timed_packets += worker.timed_packets.get();
+            report.first_packets.add(&worker.first_packets);
             report.waits += worker.waits.get();
             report.generated += worker.generated.get();
             report.undecided += worker.undecided.get();

@@ -15,9 +15,9 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use super::counters::Report;
+use super::counters::{Report, TimesReport};
 use super::flow_record::FlowLogTotals;
-use crate::path::counters::BATCH_SIZES;
+use crate::path::counters::{BATCH_SIZES, TIMES};
 use crate::path::{Answer, DropReason};
 use crate::snapshot::PoolKind;
 use crate::table::pool_use::{PoolCounts, PortSpace};
@@ -44,6 +44,7 @@ const COUNTERS: &[(&str, &str, Read)] = &[
     ("handed_over_packets", "Packets given to the worker that owns their flow", |report| report.handed_over),
     ("taken_over_packets", "Packets taken from other workers", |report| report.taken_over),
     ("flows_created", "Flows made, each a first packet with its whole decision", |report| report.flows_created),
+    ("timed_packets", "Packets in the batches that batch_seconds tells of", |report| report.timed_packets),
     ("waits", "Times that the worker asked the kernel to wait for something to do", |report| report.waits),
 ];
 
@@ -68,6 +69,19 @@ const OUTCOMES: &[(&str, Read)] = &[
 
 /// What became of the search for a packet's flow.
 const LOOKUPS: &[(&str, Read)] = &[("hit", |report| report.flow_hits), ("miss", |report| report.flow_misses)];
+
+/// Reads how long something took for a worker.
+type ReadTimes = fn(&Report) -> &TimesReport;
+
+/// What is timed, one of 16 each.
+const DURATIONS: &[(&str, &str, ReadTimes)] = &[
+    ("batch_seconds", "How long a batch took, from its read to the last write, of one in 16", |report| {
+        &report.batch_times
+    }),
+    ("first_packet_seconds", "How long a packet that met no flow took from there to its end, of one in 16", |report| {
+        &report.first_packets
+    }),
+];
 
 /// Reads one number of a port.
 type ReadTraffic = fn(&Traffic) -> u64;
@@ -236,6 +250,7 @@ impl Collector for Seen {
         self.node(&mut Rows(&mut encoder))?;
         self.workers(&mut Rows(&mut encoder))?;
         self.batches(&mut encoder)?;
+        self.durations(&mut encoder)?;
         self.ports(&mut Rows(&mut encoder))?;
         self.port_errors(&mut Rows(&mut encoder))?;
         self.pools(&mut Rows(&mut encoder))
@@ -332,6 +347,22 @@ impl Seen {
         Ok(())
     }
 
+    fn durations(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+        for (name, help, read) in DURATIONS {
+            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+            for (number, report) in self.workers.iter().enumerate() {
+                let times = read(report);
+                let bounds = TIMES.iter().map(|nanoseconds| seconds(*nanoseconds));
+                let buckets: Vec<(f64, u64)> = bounds.zip(times.counts.iter().copied()).collect();
+                let number = number.to_string();
+                let labels: Labels<'_> = &[("worker", &number)];
+                let (sum, count) = (seconds(times.nanoseconds), times.count());
+                metric.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+            }
+        }
+        Ok(())
+    }
+
     fn ports(&self, rows: &mut Rows<'_, '_>) -> Result<(), Error> {
         let numbers: Vec<String> = self.ports.iter().map(|port| port.worker.to_string()).collect();
         let ports = || self.ports.iter().zip(numbers.iter().map(String::as_str));
@@ -404,6 +435,10 @@ impl Seen {
     }
 }
 
+fn seconds(nanoseconds: u64) -> f64 {
+    nanoseconds as f64 / 1e9
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -424,6 +459,11 @@ mod tests {
         for size in [0, 1, 3, 64] {
             counters.count_batch(size);
         }
+        for nanoseconds in [250, 600, 700, 30_000_000] {
+            counters.first_packets.add(nanoseconds);
+        }
+        counters.batch_times.add(9_000);
+        counters.timed_packets.add(8);
         let report = Report::sum(&[Arc::new(counters)]);
         let port = |worker, device: &str| PortSeen {
             port: "vm1".to_owned(),
@@ -510,6 +550,18 @@ mod tests {
         assert_eq!(["1", "2", "4", "32", "64", "+Inf"].map(bucket), [1.0, 1.0, 2.0, 2.0, 3.0, 3.0]);
         assert_eq!(value(&text, "sidestep_batch_packets_sum{worker=\"0\"}"), 68.0);
         assert_eq!(value(&text, "sidestep_batch_packets_count{worker=\"0\"}"), 3.0);
+    }
+
+    #[test]
+    fn times_are_histograms_in_seconds() {
+        let text = text(seen()).unwrap();
+        let first = |row: &str| value(&text, &format!("sidestep_first_packet_seconds_{row}"));
+        let bucket = |bound: &str| first(&format!("bucket{{worker=\"1\",le=\"{bound}\"}}"));
+        assert_eq!(["2.5e-07", "5e-07", "1e-06", "0.025", "+Inf"].map(bucket), [1.0, 1.0, 3.0, 3.0, 4.0]);
+        assert_eq!(first("sum{worker=\"1\"}"), 0.030_001_55);
+        assert_eq!(first("count{worker=\"1\"}"), 4.0);
+        assert_eq!(value(&text, "sidestep_batch_seconds_sum{worker=\"0\"}"), 9e-6);
+        assert_eq!(value(&text, "sidestep_timed_packets_total{worker=\"0\"}"), 8.0);
     }
 
     #[test]

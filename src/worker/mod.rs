@@ -18,6 +18,7 @@ mod poll;
 mod ports;
 mod restore;
 mod run;
+mod sample;
 mod shared;
 mod turns;
 mod watch;

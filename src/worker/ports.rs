@@ -9,6 +9,7 @@ use rustix::event::epoll;
 use serde::{Deserialize, Serialize};
 
 use super::gather::{Gather, Unsent};
+use super::sample::Sample;
 use crate::packet::frame::Frame;
 use crate::packet::merge::{Merged, Piece};
 use crate::path::{Egress, SendFailure};
@@ -124,13 +125,27 @@ pub(super) struct Ports {
     gathering: bool,
     /// What of it could not leave, by reason.
     unsent: Vec<Unsent>,
+    /// How long batches take, from the read to the last write.
+    pub(super) batches: Sample,
+    /// How long first packets take.
+    first_packets: Sample,
 }
 
 impl Ports {
     /// No ports; `epoll` is where their descriptors are watched, with the port's number as data.
     pub(super) fn new(epoll: OwnedFd) -> Self {
         let (gather, unsent) = (Gather::new(), Vec::with_capacity(FAILURES));
-        Self { queues: Queues::default(), epoll, now: Instant::now(), gather, gathering: false, unsent }
+        let (batches, first_packets) = (Sample::default(), Sample::default());
+        Self {
+            queues: Queues::default(),
+            epoll,
+            now: Instant::now(),
+            gather,
+            gathering: false,
+            unsent,
+            batches,
+            first_packets,
+        }
     }
 
     pub(super) fn epoll(&self) -> &OwnedFd {
@@ -272,6 +287,14 @@ impl Egress for Ports {
         }
         let bytes = frame.len() as u64;
         send(queues, *now, port, frame, 1, bytes)
+    }
+
+    fn first_begins(&mut self) {
+        self.first_packets.begin();
+    }
+
+    fn first_ended(&mut self) -> Option<u64> {
+        self.first_packets.end()
     }
 }
 

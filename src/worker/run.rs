@@ -387,6 +387,7 @@ impl Worker {
         let mut turn = self.turns.begin(port, alone);
         while turn.room() > 0 {
             let time = self.ports.now;
+            self.ports.batches.begin();
             let Some(queue) = self.ports.get_mut(port) else { return };
             let batch = batch.get_mut(..turn.room()).unwrap_or_default();
             let count = match queue.receive(time, batch) {
@@ -426,6 +427,11 @@ impl Worker {
             for Unsent { failure, packets, bytes } in self.ports.finish() {
                 self.forwarder.count_unsent(now, port, failure, packets, bytes);
                 self.watching.count_unsent(packets);
+            }
+            if count > 0
+                && let Some(nanoseconds) = self.ports.batches.end()
+            {
+                self.forwarder.count_time(nanoseconds, count);
             }
             let first = self.forwarder.first_packets().wrapping_sub(first) as usize;
             turn.count(&Taken { packets: count, first, bytes, handed_over });

@@ -470,6 +470,14 @@ impl Egress for Observed<'_> {
         self.stages.is_some()
     }
 
+    fn first_begins(&mut self) {
+        self.ports.first_begins();
+    }
+
+    fn first_ended(&mut self) -> Option<u64> {
+        self.ports.first_ended()
+    }
+
     fn stage(&mut self, record: impl FnOnce() -> StageRecord) {
         if let Some(stages) = &mut self.stages {
             stages.push(record());
