@@ -67,6 +67,18 @@ pub enum NextHopType {
 }
 
 impl NextHopType {
+    /// Every type.
+    pub const ALL: [Self; 8] = [
+        Self::VnetLocal,
+        Self::VNetPeering,
+        Self::VirtualNetworkGateway,
+        Self::VirtualNetworkServiceEndpoint,
+        Self::Internet,
+        Self::VirtualAppliance,
+        Self::Platform,
+        Self::None,
+    ];
+
     /// The name in Azure's JSON.
     pub const fn name(self) -> &'static str {
         match self {

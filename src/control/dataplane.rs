@@ -32,7 +32,7 @@ pub trait Dataplane: Send + Sync {
     fn foresee(&self, snapshot: Arc<Snapshot>, timeout: Duration) -> Option<Foreseen>;
 
     /// Looks at the flows of every worker once more, each with what it remembered, none at first.
-    fn look(&self, looks: Vec<Look>, wanted: look::Wanted) -> Vec<Look>;
+    fn look(&self, looks: Vec<Look>, wanted: &look::Wanted) -> Vec<Look>;
 
     /// What the last change did to the flows, complete once [`Dataplane::wait_for_generation`] has seen it done; none
     /// where a worker does not answer.
@@ -116,7 +116,7 @@ impl Dataplane for worker::Handle {
         worker::Handle::foresee(self, snapshot, timeout)
     }
 
-    fn look(&self, looks: Vec<Look>, wanted: look::Wanted) -> Vec<Look> {
+    fn look(&self, looks: Vec<Look>, wanted: &look::Wanted) -> Vec<Look> {
         worker::Handle::look(self, looks, wanted)
     }
 

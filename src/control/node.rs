@@ -38,6 +38,7 @@ use super::top::{self, TopAnswer, TopQuery, Watchers};
 use super::verify::{self, VerifyAnswer};
 use super::watch::Stamp;
 use crate::model::network::{IoMode, Network};
+use crate::path::look::{self, Found, Look};
 use crate::plan::explain::{NextHopAnswer, RoutesAnswer};
 use crate::plan::nsg::NsgAnswer;
 use crate::plan::{Plan, advice};
@@ -341,6 +342,11 @@ impl Node {
         (current.network.clone(), current.snapshot.generation, current.document.path.clone())
     }
 
+    /// The snapshot in force.
+    pub(super) fn snapshot(&self) -> Arc<Snapshot> {
+        self.current().snapshot.clone()
+    }
+
     /// The last changes, oldest first.
     pub(super) fn changes(&self) -> Vec<Change> {
         lock(&self.history).iter().cloned().collect()
@@ -416,12 +422,18 @@ impl Node {
     /// # Errors
     /// [`Refusal::Malformed`] where the question says so.
     pub fn top(&self, query: &TopQuery) -> Result<TopAnswer, Refusal> {
-        let wanted = query.wanted()?;
-        let looks = self.dataplane.look(self.watchers.take(&query.watcher), wanted);
-        let (found, looks) = top::found(looks, wanted);
+        let snapshot = self.snapshot();
+        let wanted = query.wanted(snapshot.ports.iter().map(|port| port.name.as_str()))?;
+        let (found, looks) = self.look_at_rates(self.watchers.take(&query.watcher), &wanted);
         self.watchers.keep(&query.watcher, looks);
         let (current, workers, ports) = self.in_force();
         Ok(top::answer(&found, &current.snapshot, &current.attachments, &workers, &ports, self.started.elapsed()))
+    }
+
+    /// Looks at the flows of every worker once more, with what was remembered of the look before, nothing at first: what was
+    /// found, and what is to be remembered.
+    pub(super) fn look_at_rates(&self, looks: Vec<Look>, wanted: &look::Wanted) -> (Found, Vec<Look>) {
+        top::found(self.dataplane.look(looks, wanted), wanted)
     }
 
     /// Sums over all workers, with the ports' names.

@@ -13,7 +13,7 @@
 //! | `GET /v1/flows?limit=` | [`FlowsAnswer`](super::answers::FlowsAnswer) |
 //! | `GET /v1/flow-log?limit=` | [`FlowLogAnswer`](super::flow_log::FlowLogAnswer) |
 //! | `GET /v1/flow-log?follow=true` | a [`FlowLogLine`](super::flow_log::FlowLogLine) for each record from now on |
-//! | `GET /v1/top?watcher=&limit=&path=&by=` | [`TopAnswer`](super::top::TopAnswer) |
+//! | `GET /v1/top?watcher=&limit=&path=&by=&filter=` | [`TopAnswer`](super::top::TopAnswer) |
 //! | `GET /v1/counters` | [`Counters`](super::answers::Counters) |
 //! | `GET /v1/trace?from=&to=&protocol=&port=&both=&count=&timeout=` | a [`TraceLine`](crate::telemetry::trace::TraceLine) a line, as packets come |
 //! | `GET /v1/capture?…&what=&snaplen=` | a pcapng file, as packets come |

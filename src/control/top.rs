@@ -2,7 +2,7 @@
 //! asks differs two answers; flows alone come with their differences, because nobody can be told a million of them.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,8 @@ use super::ports::{Attachment, kind_name};
 use super::refusal::Refusal;
 use crate::path::kind::PathKind;
 use crate::path::look::{By, Carried, Counted, Found, LISTED, Look, Wanted};
+use crate::path::words::Words;
+use crate::plan::explain::protocol_name;
 use crate::snapshot::Snapshot;
 use crate::worker::PortReport;
 
@@ -40,12 +42,16 @@ pub struct TopQuery {
     pub limit: Option<usize>,
     /// Flows of one kind of path only: `endpoint`, `tunnel`, `internet`, `inside`.
     pub path: Option<String>,
-    /// What flows are ordered by: `bytes` (default) or `packets`.
+    /// What flows are ordered by: `bytes` (default), `packets`, or `total`, which is bytes since they began.
     pub by: Option<String>,
+    /// Flows only that have these words somewhere: a name of a port, an address, a protocol, a next hop type.
+    #[serde(default)]
+    pub filter: String,
 }
 
 impl TopQuery {
-    pub(crate) fn wanted(&self) -> Result<Wanted, Refusal> {
+    /// What is wanted of a look; `ports` has the name of every port by its number.
+    pub(crate) fn wanted<'a>(&self, ports: impl Iterator<Item = &'a str> + Clone) -> Result<Wanted, Refusal> {
         let malformed = |what: &str, got: &str, known: &str| {
             Refusal::Malformed(format!("{what} is `{got}`, and not one of {known}"))
         };
@@ -61,9 +67,12 @@ impl TopQuery {
         let by = match self.by.as_deref() {
             None | Some("bytes") => By::Bytes,
             Some("packets") => By::Packets,
-            Some(other) => return Err(malformed("by", other, "bytes, packets")),
+            Some("total") => By::Total,
+            Some(other) => return Err(malformed("by", other, "bytes, packets, total")),
         };
-        Ok(Wanted { listed: self.limit.unwrap_or(DEFAULT).min(LISTED), path, by })
+        let words = Words::new(&self.filter, ports, protocol_name);
+        let words = Arc::new(words.map_err(|error| Refusal::Malformed(error.to_string()))?);
+        Ok(Wanted { listed: self.limit.unwrap_or(DEFAULT).min(LISTED), path, words, by, lines: false })
     }
 }
 
@@ -178,7 +187,7 @@ impl Watchers {
 }
 
 /// What the looks of all workers found together, and what they remember.
-pub(crate) fn found(mut looks: Vec<Look>, wanted: Wanted) -> (Found, Vec<Look>) {
+pub(crate) fn found(mut looks: Vec<Look>, wanted: &Wanted) -> (Found, Vec<Look>) {
     let mut sum = Found::default();
     for look in &mut looks {
         sum.add(look.found(), wanted);
@@ -257,13 +266,16 @@ mod tests {
             limit: Some(usize::MAX),
             ..TopQuery::default()
         };
-        let good = query("tunnel", "packets").wanted().unwrap();
-        assert_eq!(good, Wanted { listed: LISTED, path: Some(PathKind::Tunnel), by: By::Packets });
-        let said = |query: TopQuery| query.wanted().unwrap_err().to_string();
+        let ports = || ["vm1"].into_iter();
+        let good = query("tunnel", "packets").wanted(ports()).unwrap();
+        assert_eq!((good.listed, good.path, good.by), (LISTED, Some(PathKind::Tunnel), By::Packets));
+        let said = |query: TopQuery| query.wanted(ports()).unwrap_err().to_string();
         assert_eq!(said(query("tunel", "bytes")), "path is `tunel`, and not one of endpoint, tunnel, internet, inside");
-        assert_eq!(said(query("tunnel", "bits")), "by is `bits`, and not one of bytes, packets");
+        assert_eq!(said(query("tunnel", "bits")), "by is `bits`, and not one of bytes, packets, total");
         let long = TopQuery { watcher: "x".repeat(65), ..TopQuery::default() };
         assert_eq!(said(long), "the watcher's name is longer than 64 bytes");
+        let many = TopQuery { filter: "a b c d e f g h i".to_owned(), ..TopQuery::default() };
+        assert_eq!(said(many), "the filter has more than 8 words");
     }
 
     #[test]

@@ -234,7 +234,7 @@ impl FlowState {
 
     /// A packet passes, or the phase is changed from outside.
     #[inline]
-    pub(super) fn touch(&mut self, now: u64) {
+    pub(crate) fn touch(&mut self, now: u64) {
         self.last_seen = (now.saturating_add((1 << SEEN_SHIFT) - 1) >> SEEN_SHIFT) as u32;
     }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::snapshot::NextHopType;
+use crate::snapshot::{NextHopType, PortKind};
 
 /// The four kinds of paths that people tell apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -34,6 +34,18 @@ impl PathKind {
         }
     }
 
+    /// The kind of a flow as the NIC sees it that it begins at, or else ends at: what enters by the gateway came through the
+    /// tunnel, whatever the hop to the NIC is called. None for a flow between others, past the networks, such as the second
+    /// half of what left through the tunnel.
+    pub const fn of_flow(next_hop_type: NextHopType, ingress: PortKind, egress: PortKind) -> Option<Self> {
+        match (ingress, egress) {
+            (PortKind::Nic, _) => Some(Self::of(next_hop_type)),
+            (PortKind::Gateway, PortKind::Nic) => Some(Self::Tunnel),
+            (PortKind::Internet, PortKind::Nic) => Some(Self::Internet),
+            _ => None,
+        }
+    }
+
     /// Its name in answers and on the screen.
     pub const fn name(self) -> &'static str {
         match self {
@@ -57,5 +69,23 @@ impl PathKind {
             Self::Internet => 2,
             Self::Inside => 3,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_of_a_flow_is_that_of_its_nic() {
+        for next_hop_type in NextHopType::ALL {
+            let from_nic = PathKind::of_flow(next_hop_type, PortKind::Nic, PortKind::Service);
+            assert_eq!(from_nic, Some(PathKind::of(next_hop_type)), "{}", next_hop_type.name());
+        }
+        // What begins elsewhere is of the NIC that it reaches, or of none.
+        let local = NextHopType::VnetLocal;
+        assert_eq!(PathKind::of_flow(local, PortKind::Gateway, PortKind::Nic), Some(PathKind::Tunnel));
+        assert_eq!(PathKind::of_flow(local, PortKind::Internet, PortKind::Nic), Some(PathKind::Internet));
+        assert_eq!(PathKind::of_flow(NextHopType::Internet, PortKind::Internet, PortKind::Service), None);
     }
 }

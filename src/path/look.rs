@@ -12,10 +12,13 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
+use std::sync::Arc;
 
 use super::flow::{Family, FlowState, Phase};
 use super::forwarder::{FlowSummary, summary};
 use super::kind::PathKind;
+use super::words::Words;
+use crate::snapshot::{NextHopType, PortId};
 use crate::table::flow::{Direction, FlowId, FlowTable};
 
 /// Flows that are remembered from one look to the next, of each family: 64 bytes each in the map, so 2 MiB. Reading twice as
@@ -97,18 +100,27 @@ pub enum By {
     Bytes,
     /// Packets of both directions.
     Packets,
+    /// Bytes of both directions since the flow began.
+    Total,
 }
 
 /// What is wanted of a look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
     /// Flows to tell of, [`LISTED`] at most.
     pub listed: usize,
     /// Of one kind of path only.
     pub path: Option<PathKind>,
+    /// Those only that have these words somewhere.
+    pub words: Arc<Words>,
     /// What they are ordered by.
     pub by: By,
+    /// Whether sums by port, next hop and port are wanted, of every flow that is known.
+    pub lines: bool,
 }
+
+/// Traffic by one way: the port that its first packets enter by, the type of the next hop, and the port that they leave by.
+pub type Line = (PortId, NextHopType, PortId);
 
 /// What a look found.
 #[derive(Debug, Clone, Default)]
@@ -123,11 +135,13 @@ pub struct Found {
     pub paths: [PathCounted; 4],
     /// The flows that carried most, the most first.
     pub fastest: Vec<Carried>,
+    /// Sums by line where they are wanted: flows that have not ended, or carried something. No more than flows are remembered.
+    pub lines: HashMap<Line, PathCounted>,
 }
 
 impl Found {
     /// Takes in what another worker found.
-    pub fn add(&mut self, other: Self, wanted: Wanted) {
+    pub fn add(&mut self, other: Self, wanted: &Wanted) {
         self.elapsed = self.elapsed.max(other.elapsed);
         self.flows += other.flows;
         self.known += other.known;
@@ -135,8 +149,13 @@ impl Found {
             sum.flows += more.flows;
             sum.counted.add(more.counted);
         }
+        for (line, more) in other.lines {
+            let sum = self.lines.entry(line).or_default();
+            sum.flows += more.flows;
+            sum.counted.add(more.counted);
+        }
         self.fastest.extend(other.fastest);
-        self.fastest.sort_by_key(|carried| Reverse(amount(&carried.counted, wanted.by)));
+        self.fastest.sort_by_key(|carried| Reverse(amount(carried, wanted.by)));
         self.fastest.truncate(wanted.listed);
     }
 }
@@ -181,10 +200,11 @@ struct Running {
     heap: BinaryHeap<Reverse<(u64, usize)>>,
 }
 
-fn amount(counted: &Counted, by: By) -> u64 {
+fn amount(carried: &Carried, by: By) -> u64 {
     let [there, back] = match by {
-        By::Bytes => counted.bytes,
-        By::Packets => counted.packets,
+        By::Bytes => carried.counted.bytes,
+        By::Packets => carried.counted.packets,
+        By::Total => carried.flow.state.bytes,
     };
     there.saturating_add(back)
 }
@@ -207,7 +227,7 @@ impl Look {
     pub fn found(&mut self) -> Found {
         let Some(Running { mut found, wanted, .. }) = self.running.take() else { return Found::default() };
         found.elapsed = self.last.map(|last| self.now.saturating_sub(last)).filter(|elapsed| *elapsed > 0);
-        found.fastest.sort_by_key(|carried| Reverse(amount(&carried.counted, wanted.by)));
+        found.fastest.sort_by_key(|carried| Reverse(amount(carried, wanted.by)));
         self.last = Some(self.now);
         found
     }
@@ -240,6 +260,34 @@ impl Look {
             running.found.known += known as u64;
         }
         false
+    }
+}
+
+#[cfg(test)]
+impl Look {
+    /// Looks at flows that are in no worker's table, all at once.
+    pub(crate) fn look_at(&mut self, flows: &[FlowSummary], now: u64) {
+        let mut v4 = FlowTable::new(flows.len(), 1);
+        for FlowSummary { sides, state } in flows {
+            let number = |address| u32::from_ip(address).unwrap();
+            let forward = |(source, sport), (destination, dport), port: PortId| {
+                crate::table::flow::FlowKey::new(
+                    number(source),
+                    number(destination),
+                    sport,
+                    dport,
+                    port.0,
+                    sides.protocol,
+                )
+            };
+            let keys = (
+                forward(sides.source, sides.destination, sides.ingress),
+                forward(sides.reached, sides.presented, sides.egress),
+            );
+            v4.insert(keys.0, keys.1, *state, 1 << 40, false).unwrap();
+        }
+        let v6 = FlowTable::new(1, 1);
+        while self.step(&v4, &v6, now, 256) {}
     }
 }
 
@@ -339,22 +387,34 @@ impl Running {
             path.flows += 1;
             path.counted.add(counted);
         }
-        if self.wanted.path.is_some_and(|wanted| wanted != kind) {
+        // What is left of a flow that has ended is no traffic.
+        if self.wanted.lines && (!counted.is_nothing() || !has_ended(flow.state.phase)) {
+            let line = (flow.sides.ingress, flow.state.next_hop_type, flow.sides.egress);
+            let sum = self.found.lines.entry(line).or_default();
+            sum.flows += 1;
+            sum.counted.add(counted);
+        }
+        if self.wanted.path.is_some_and(|wanted| wanted != kind) || !self.wanted.words.are_in(&flow) {
             return;
         }
-        let (amount, fastest) = (amount(&counted, self.wanted.by), &mut self.found.fastest);
+        let carried = Carried { flow, counted };
+        let (amount, fastest) = (amount(&carried, self.wanted.by), &mut self.found.fastest);
         if fastest.len() < self.wanted.listed {
             self.heap.push(Reverse((amount, fastest.len())));
-            fastest.push(Carried { flow, counted });
+            fastest.push(carried);
         } else if let Some(&Reverse((least, place))) = self.heap.peek()
             && amount > least
             && let Some(slot) = fastest.get_mut(place)
         {
-            *slot = Carried { flow, counted };
+            *slot = carried;
             self.heap.pop();
             self.heap.push(Reverse((amount, place)));
         }
     }
+}
+
+const fn has_ended(phase: Phase) -> bool {
+    matches!(phase, Phase::Closed | Phase::Reset | Phase::Moved | Phase::Aborted | Phase::Resting)
 }
 
 /// A flow that is there and has not ended in a trace.
@@ -370,7 +430,9 @@ mod tests {
     use crate::snapshot::NextHopType;
     use crate::table::flow::FlowKey;
 
-    const WANTED: Wanted = Wanted { listed: 3, path: None, by: By::Bytes };
+    fn wanted() -> Wanted {
+        Wanted { listed: 3, path: None, words: Arc::default(), by: By::Bytes, lines: false }
+    }
 
     struct Flows {
         v4: FlowTable<u32, FlowState>,
@@ -421,18 +483,18 @@ mod tests {
         flows.add(5, NextHopType::VirtualNetworkGateway);
         flows.carry(0, 1_000_000);
         let mut look = Look::default();
-        let first = flows.look(&mut look, 1000, WANTED);
+        let first = flows.look(&mut look, 1000, wanted());
         assert_eq!((first.elapsed, first.flows, first.known), (None, 5, 5));
         assert_eq!(first.paths[1].counted, Counted::default(), "what it carried before is no rate");
 
         for (flow, bytes) in [(1, 50), (3, 700), (4, 6), (2, 80)] {
             flows.carry(flow, bytes);
         }
-        let second = flows.look(&mut look, 3000, WANTED);
+        let second = flows.look(&mut look, 3000, wanted());
         assert_eq!((second.elapsed, bytes(&second)), (Some(2000), vec![700, 80, 50]));
         assert_eq!(second.paths[1].counted, Counted { packets: [0, 4], bytes: [836, 0] });
         assert_eq!(second.paths[0].flows, 0);
-        assert_eq!(bytes(&flows.look(&mut look, 4000, WANTED)), [0, 0, 0], "nothing since");
+        assert_eq!(bytes(&flows.look(&mut look, 4000, wanted())), [0, 0, 0], "nothing since");
     }
 
     #[test]
@@ -440,18 +502,18 @@ mod tests {
         let mut flows = Flows::new(100);
         flows.add(2, NextHopType::VirtualNetworkGateway);
         let mut look = Look::default();
-        flows.look(&mut look, 1000, WANTED);
+        flows.look(&mut look, 1000, wanted());
         flows.v4.remove(flows.ids[0]);
         flows.add(1, NextHopType::VirtualNetworkServiceEndpoint);
         flows.carry(2, 4000);
-        let found = flows.look(&mut look, 2000, WANTED);
+        let found = flows.look(&mut look, 2000, wanted());
         assert_eq!(bytes(&found), [4000, 0]);
         assert_eq!((found.flows, found.known), (2, 2), "the one that ended is forgotten");
         assert_eq!(PathKind::of(found.fastest[0].flow.state.next_hop_type), PathKind::Endpoint);
         assert_eq!((found.paths[0].counted.bytes, found.paths[1].flows), ([4000, 0], 1));
         // A trace is no flow.
         flows.v4.state_mut(flows.ids[1]).unwrap().phase = Phase::Moved;
-        let found = flows.look(&mut look, 3000, WANTED);
+        let found = flows.look(&mut look, 3000, wanted());
         assert_eq!((found.flows, found.known, found.paths[1].flows), (1, 1, 0));
     }
 
@@ -461,8 +523,8 @@ mod tests {
         flows.add(2, NextHopType::VirtualNetworkServiceEndpoint);
         flows.add(2, NextHopType::Internet);
         let mut look = Look::default();
-        let internet = Wanted { path: Some(PathKind::Internet), by: By::Packets, ..WANTED };
-        flows.look(&mut look, 1000, internet);
+        let internet = Wanted { path: Some(PathKind::Internet), by: By::Packets, ..wanted() };
+        flows.look(&mut look, 1000, internet.clone());
         flows.carry(0, 9000);
         flows.carry(2, 9000);
         flows.carry(3, 1);
@@ -486,7 +548,7 @@ mod tests {
             let now = 1_000_000 * second;
             let state = flows.v4.state_mut(flows.ids[fast]).unwrap();
             state.touch(now);
-            found = flows.look(&mut look, now, WANTED);
+            found = flows.look(&mut look, now, wanted());
             assert!(found.known <= REMEMBERED as u64 && found.flows == u64::from(many));
         }
         assert_eq!(bytes(&found)[0], 1000, "found, and with what it carried since the last look alone");
@@ -498,13 +560,13 @@ mod tests {
             let mut flows = Flows::new(10);
             flows.add(1, NextHopType::VnetLocal);
             let mut look = Look::default();
-            flows.look(&mut look, 1000, WANTED);
+            flows.look(&mut look, 1000, wanted());
             flows.carry(0, bytes);
-            flows.look(&mut look, 2000, WANTED)
+            flows.look(&mut look, 2000, wanted())
         };
         let mut sum = Found::default();
         for bytes in [5, 70, 6, 8] {
-            sum.add(carried(bytes), WANTED);
+            sum.add(carried(bytes), &wanted());
         }
         assert_eq!((bytes(&sum), sum.flows, sum.elapsed), (vec![70, 8, 6], 4, Some(1000)));
         assert_eq!(sum.paths[3].counted.bytes, [89, 0]);

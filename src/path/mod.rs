@@ -60,6 +60,7 @@ mod undecided;
 mod unsolicited;
 pub mod verdict;
 mod way;
+pub mod words;
 
 pub use egress::{Egress, SendFailure};
 pub use explain::{Explanation, explain};

@@ -154,7 +154,7 @@ fn rule<'s>(snapshot: &'s Snapshot, group: NsgId, direction: Direction, facts: &
 }
 
 /// Whether a protocol has ports that rules may name. ICMP has an identifier in their place.
-fn has_ports(number: u8) -> bool {
+pub(super) fn has_ports(number: u8) -> bool {
     matches!(number, protocol::TCP | protocol::UDP | protocol::UDP_LITE | protocol::SCTP | protocol::DCCP)
 }
 

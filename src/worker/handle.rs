@@ -229,13 +229,13 @@ impl Handle {
 
     /// Looks at the flows of every worker once more, each with what it remembered, none at first; packets go on
     /// meanwhile. Of a worker that does not answer in time everything is forgotten.
-    pub fn look(&self, looks: Vec<Look>, wanted: look::Wanted) -> Vec<Look> {
+    pub fn look(&self, looks: Vec<Look>, wanted: &look::Wanted) -> Vec<Look> {
         let mut looks = looks.into_iter();
         let deadline = Instant::now() + PATIENCE;
         let ask = |worker: &Side| -> Option<Receiver<Box<Look>>> {
             let (reply, answer) = bounded(1);
             let mut look = Box::new(looks.next().unwrap_or_default());
-            look.begin(wanted);
+            look.begin(wanted.clone());
             worker.commands.send(Command::Look(look, reply)).ok()?;
             worker.waker.wake();
             Some(answer)

@@ -1,19 +1,24 @@
 //! What goes on in a node, for who looks at it: flows by rate, throughput of each path, ports, drops, changes.
 //!
-//! Flows have counters and no rates, so a rate is the difference of two looks. Looks are made only when somebody asks, at
-//! most one in [`INTERVAL`], and workers tell at most [`SAMPLE`] flows for it, however many there are. Where there are more,
-//! [`Sample::complete`] is false: what is said of single flows holds for those that were looked at, and the throughput of the
-//! paths is the node's own, divided as among those.
+//! Looks are made only when somebody asks, at most one in [`INTERVAL`], in the same way as for `sidestep top`: workers remember a
+//! bounded number of flows from look to look ([`look`]). Where there are more, [`Sample::complete`] is false: what is said of
+//! single flows holds for those that are known, and the throughput of the paths is the node's own, divided as among those.
+//! As long as looks are made, the flow log tells how long first answers take.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
 use crate::control::answers::{Change, FlowAnswer};
+use crate::control::difference::flow_answer;
 use crate::control::node::Node;
 use crate::path::DropReason;
+use crate::path::kind::PathKind;
+use crate::path::look::{self, Carried, Found, Look, PathCounted};
+use crate::snapshot::{NextHopType, PortId, PortKind, Snapshot};
 use crate::telemetry::metrics::Seen;
 use crate::worker::Traffic;
 
@@ -28,9 +33,6 @@ const SETTLING: Duration = Duration::from_secs(1);
 
 /// Longest time between two looks that rates are made of; an average over more says nothing about now.
 const STALE: Duration = Duration::from_secs(5);
-
-/// Most flows that are looked at: a worker copies as many in a fraction of a millisecond.
-pub const SAMPLE: usize = 4096;
 
 /// Most flows that are told, those with the highest rates.
 const FLOWS: usize = 200;
@@ -60,6 +62,18 @@ pub enum Way {
     Outside,
 }
 
+impl From<Option<PathKind>> for Way {
+    fn from(kind: Option<PathKind>) -> Self {
+        match kind {
+            Some(PathKind::Endpoint) => Self::Endpoint,
+            Some(PathKind::Tunnel) => Self::Tunnel,
+            Some(PathKind::Internet) => Self::Internet,
+            Some(PathKind::Inside) => Self::Inside,
+            None => Self::Outside,
+        }
+    }
+}
+
 /// `GET /api/live`
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Live {
@@ -86,8 +100,8 @@ pub struct Live {
 /// How many flows were looked at.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Sample {
-    /// Flows that were looked at.
-    pub looked_at: usize,
+    /// Flows that are known, with their rates.
+    pub looked_at: u64,
     /// Flows that there are.
     pub total: u64,
     /// Whether these are all.
@@ -117,8 +131,8 @@ pub struct Line {
     pub path: Way,
     /// Port where it leaves.
     pub to: String,
-    /// Flows of it that were looked at and have not ended.
-    pub flows: usize,
+    /// Flows of it that are known and have not ended.
+    pub flows: u64,
     /// Their bits in a second, both ways together.
     pub rate: u64,
 }
@@ -178,14 +192,9 @@ pub struct LiveDrop {
     pub rate: f64,
 }
 
-/// What tells a flow from all others: protocol, where it entered, source, destination.
-type Key = (String, String, String, String);
-
 /// What the look before saw.
 struct Before {
     at: Instant,
-    complete: bool,
-    flows: HashMap<Key, [u64; 2]>,
     ports: HashMap<String, Traffic>,
     drops: BTreeMap<String, u64>,
     forwarded_bytes: u64,
@@ -194,6 +203,8 @@ struct Before {
 #[derive(Default)]
 struct Looked {
     before: Option<Before>,
+    /// What workers remember of the look before.
+    looks: Vec<Look>,
     /// Since when the generation of the last look is in force, as far as it was looked.
     changed: Option<Instant>,
     last: Live,
@@ -222,42 +233,33 @@ impl Watch {
 
 impl Looked {
     fn look(&mut self, node: &Node) {
-        let answer = node.flows(SAMPLE);
-        let seen = node.seen();
+        let before = self.before.take().filter(|before| before.at.elapsed() < STALE);
+        if before.is_none() {
+            self.looks.clear();
+        }
+        let by = look::By::Bytes;
+        let wanted = look::Wanted { listed: FLOWS, path: None, words: Arc::default(), by, lines: true };
+        let (found, looks) = node.look_at_rates(std::mem::take(&mut self.looks), &wanted);
+        self.looks = looks;
+        let (seen, snapshot) = (node.seen(), node.snapshot());
         let at = Instant::now();
         let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
         let ports = node.ports();
-        let kinds: HashMap<&str, &str> = ports.iter().map(|port| (port.name.as_str(), port.kind.as_str())).collect();
-        let before = self.before.take().filter(|before| at.duration_since(before.at) < STALE);
         let seconds = before.as_ref().map_or(0.0, |before| at.duration_since(before.at).as_secs_f64());
-        let rate = |bytes: u64| if seconds > 0.0 { (bytes as f64 * 8.0 / seconds) as u64 } else { 0 };
+        let rate = |bytes: u64| per_second(bytes, seconds);
 
-        let sample = Sample {
-            looked_at: answer.flows.len(),
-            total: answer.total.max(answer.flows.len() as u64),
-            complete: answer.flows.len() < SAMPLE,
-        };
-        let mut flows = Vec::with_capacity(answer.flows.len());
-        let mut counts = HashMap::with_capacity(answer.flows.len());
-        for flow in answer.flows {
-            let key = (flow.protocol.clone(), flow.ingress.clone(), flow.source.clone(), flow.destination.clone());
-            let bytes = before.as_ref().map_or([0; 2], |before| grown(before, &key, flow.bytes));
-            counts.insert(key, flow.bytes);
-            let path = way(&flow, &kinds);
-            flows.push(LiveFlow { flow, path, endpoint: None, rate: bytes.map(rate) });
-        }
-        if before.is_some() {
-            let forwarded = before.as_ref().map_or(0, |before| forwarded_bytes(&seen) - before.forwarded_bytes);
-            self.moments.push_back(moment(time, &flows, sample.complete, rate(forwarded)));
+        let total = found.flows.max(found.known);
+        let sample = Sample { looked_at: found.known, total, complete: found.known == total };
+        let all_lines = lines(&found, &snapshot);
+        if let (Some(before), Some(_)) = (&before, found.elapsed) {
+            let forwarded = rate(forwarded_bytes(&seen).saturating_sub(before.forwarded_bytes));
+            self.moments.push_back(moment(time, &all_lines, sample.complete, forwarded));
             while self.moments.len() > MOMENTS {
                 self.moments.pop_front();
             }
         }
-        let lines = lines(&flows);
-        flows.sort_by_key(|flow| {
-            std::cmp::Reverse((flow.rate[0] + flow.rate[1], flow.flow.bytes[0] + flow.flow.bytes[1]))
-        });
-        flows.truncate(FLOWS);
+        let lines = told_lines(all_lines, &snapshot);
+        let mut flows = flows(&found, &snapshot);
         name_endpoints(node, &mut flows);
 
         let traffic = traffic(&seen);
@@ -284,7 +286,7 @@ impl Looked {
                 }
             })
             .collect();
-        live_ports.sort_by_key(|port| std::cmp::Reverse(port.rate[0] + port.rate[1]));
+        live_ports.sort_by_key(|port| Reverse(port.rate[0] + port.rate[1]));
         live_ports.truncate(PORTS);
 
         let dropped = dropped(&seen);
@@ -308,50 +310,56 @@ impl Looked {
             drops: drops.collect(),
             changes: node.changes(),
         };
-        self.before = Some(Before {
-            at,
-            complete: sample.complete,
-            flows: counts,
-            ports: traffic,
-            drops: dropped,
-            forwarded_bytes: forwarded_bytes(&seen),
-        });
+        self.before = Some(Before { at, ports: traffic, drops: dropped, forwarded_bytes: forwarded_bytes(&seen) });
     }
 }
 
-/// Bytes of a flow since the look before. One that was not there then has begun since, unless not all were looked at.
-fn grown(before: &Before, key: &Key, now: [u64; 2]) -> [u64; 2] {
-    match before.flows.get(key) {
-        Some(past) if past[0] <= now[0] && past[1] <= now[1] => [now[0] - past[0], now[1] - past[1]],
-        // Another flow of the same key.
-        Some(_) => now,
-        None if before.complete => now,
-        None => [0; 2],
-    }
+fn per_second(bytes: u64, seconds: f64) -> u64 {
+    if seconds > 0.0 { (bytes as f64 * 8.0 / seconds) as u64 } else { 0 }
 }
 
-/// Which way a flow takes: that of the NIC that it begins at, as [`PathKind::of`](crate::path::kind::PathKind::of) has it, or
-/// else ends at.
-fn way(flow: &FlowAnswer, kinds: &HashMap<&str, &str>) -> Way {
-    let kind = |port: &str| kinds.get(port).copied().unwrap_or_default();
-    match (kind(&flow.ingress), kind(&flow.egress)) {
-        ("nic", _) => match flow.next_hop_type.as_str() {
-            "VirtualNetworkServiceEndpoint" => Way::Endpoint,
-            "VirtualNetworkGateway" | "VirtualAppliance" => Way::Tunnel,
-            "Internet" => Way::Internet,
-            _ => Way::Inside,
-        },
-        ("gateway", "nic") => Way::Tunnel,
-        ("internet", "nic") => Way::Internet,
-        _ => Way::Outside,
-    }
+/// Which way flows take from one port to another.
+fn way(snapshot: &Snapshot, (ingress, next_hop_type, egress): (PortId, NextHopType, PortId)) -> Way {
+    let kind = |port| snapshot.port(port).map_or(PortKind::Vacant, |port| port.kind);
+    PathKind::of_flow(next_hop_type, kind(ingress), kind(egress)).into()
 }
 
-/// The paths now. Where not all flows were looked at, what the node has forwarded is divided as among those that were.
-fn moment(time: u64, flows: &[LiveFlow], complete: bool, forwarded: u64) -> Moment {
+/// The fastest flows, the fastest first.
+fn flows(found: &Found, snapshot: &Snapshot) -> Vec<LiveFlow> {
+    let seconds = found.elapsed.map_or(0.0, |elapsed| elapsed as f64 / 1000.0);
+    let live = |Carried { flow, counted }: &Carried| LiveFlow {
+        flow: flow_answer(flow, snapshot),
+        path: way(snapshot, (flow.sides.ingress, flow.state.next_hop_type, flow.sides.egress)),
+        endpoint: None,
+        rate: counted.bytes.map(|bytes| per_second(bytes, seconds)),
+    };
+    let mut flows: Vec<LiveFlow> = found.fastest.iter().map(live).collect();
+    flows.sort_by_key(|flow| {
+        let sum = |values: [u64; 2]| values[0].saturating_add(values[1]);
+        Reverse((sum(flow.rate), sum(flow.flow.bytes)))
+    });
+    flows
+}
+
+/// Traffic by where it enters, its way and where it leaves: flows, and bits in a second.
+type Lines = BTreeMap<(PortId, Way, PortId), (u64, u64)>;
+
+fn lines(found: &Found, snapshot: &Snapshot) -> Lines {
+    let seconds = found.elapsed.map_or(0.0, |elapsed| elapsed as f64 / 1000.0);
+    let mut lines = Lines::new();
+    for (&line, PathCounted { flows, counted }) in &found.lines {
+        let sum = lines.entry((line.0, way(snapshot, line), line.2)).or_default();
+        sum.0 += flows;
+        sum.1 += per_second(counted.bytes[0].saturating_add(counted.bytes[1]), seconds);
+    }
+    lines
+}
+
+/// The paths now. Where not all flows are known, what the node has forwarded is divided as among those that are.
+fn moment(time: u64, lines: &Lines, complete: bool, forwarded: u64) -> Moment {
     let mut rates: BTreeMap<Way, u64> = BTreeMap::new();
-    for flow in flows {
-        *rates.entry(flow.path).or_default() += flow.rate[0] + flow.rate[1];
+    for ((_, way, _), (_, rate)) in lines {
+        *rates.entry(*way).or_default() += rate;
     }
     if !complete {
         let sum: u64 = rates.values().sum();
@@ -363,27 +371,19 @@ fn moment(time: u64, flows: &[LiveFlow], complete: bool, forwarded: u64) -> Mome
     Moment { time, rates, estimated: !complete, latency: Vec::new() }
 }
 
-fn lines(flows: &[LiveFlow]) -> Vec<Line> {
-    let mut sums: BTreeMap<(&str, Way, &str), (usize, u64)> = BTreeMap::new();
-    // What is left of flows that have ended is no traffic.
-    let ended = ["closed", "reset", "moved", "aborted", "resting"];
-    let lives = |flow: &&LiveFlow| flow.rate != [0; 2] || !ended.contains(&flow.flow.phase.as_str());
-    for LiveFlow { flow, path, rate, .. } in flows.iter().filter(lives) {
-        let sum = sums.entry((&flow.ingress, *path, &flow.egress)).or_default();
-        sum.0 += 1;
-        sum.1 += rate[0] + rate[1];
-    }
-    let line = |((from, path, to), (flows, rate)): ((&str, Way, &str), _)| Line {
-        from: from.to_owned(),
+/// The lines with the highest rates, with names for numbers.
+fn told_lines(lines: Lines, snapshot: &Snapshot) -> Vec<Line> {
+    let mut lines: Vec<_> = lines.into_iter().collect();
+    lines.sort_by_key(|(_, (_, rate))| Reverse(*rate));
+    lines.truncate(LINES);
+    let told = |((from, path, to), (flows, rate))| Line {
+        from: snapshot.port_name(from),
         path,
-        to: to.to_owned(),
+        to: snapshot.port_name(to),
         flows,
         rate,
     };
-    let mut lines: Vec<Line> = sums.into_iter().map(line).collect();
-    lines.sort_by_key(|line| std::cmp::Reverse(line.rate));
-    lines.truncate(LINES);
-    lines
+    lines.into_iter().map(told).collect()
 }
 
 /// Which service's endpoint flows go over: that of the service that they leave by, or of the route where they leave by
@@ -432,51 +432,24 @@ fn traffic(seen: &Seen) -> HashMap<String, Traffic> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::path::kind::PathKind;
-    use crate::snapshot::NextHopType;
 
-    fn flow(ingress: &str, egress: &str, next_hop_type: &str) -> FlowAnswer {
-        serde_json::from_value(serde_json::json!({
-            "protocol": "tcp", "ingress": ingress, "source": "10.1.1.4:40000", "destination": "20.60.1.10:443",
-            "egress": egress, "presented": "10.1.1.4:40000", "reached": "20.60.1.10:443",
-            "next_hop_type": next_hop_type, "phase": "established", "packets": [0, 0], "bytes": [0, 0],
-        }))
-        .unwrap()
+    /// Where not all flows are known, the node's own throughput is divided as among those that are.
+    #[test]
+    fn a_sample_stands_for_all() {
+        let line = |way, rate| ((PortId(0), way, PortId(1)), (1, rate));
+        let lines = [line(Way::Tunnel, 300), line(Way::Endpoint, 100)].into();
+        let all = moment(1, &lines, true, 8000);
+        assert_eq!((all.rates[&Way::Tunnel], all.rates[&Way::Endpoint], all.estimated), (300, 100, false));
+        let sample = moment(1, &lines, false, 8000);
+        assert_eq!((sample.rates[&Way::Tunnel], sample.rates[&Way::Endpoint], sample.estimated), (6000, 2000, true));
+        assert!(moment(1, &Lines::new(), false, 8000).rates.is_empty());
     }
 
     /// The page calls paths as flow logs and `sidestep top` do.
     #[test]
-    fn the_way_of_a_nic_is_the_kind_of_its_next_hop() {
-        let kinds =
-            HashMap::from([("vm1", "nic"), ("gateway", "gateway"), ("internet", "internet"), ("data", "service")]);
-        for kind in [
-            NextHopType::VnetLocal,
-            NextHopType::VNetPeering,
-            NextHopType::VirtualNetworkGateway,
-            NextHopType::VirtualNetworkServiceEndpoint,
-            NextHopType::Internet,
-            NextHopType::VirtualAppliance,
-            NextHopType::Platform,
-        ] {
-            let way = serde_json::to_value(way(&flow("vm1", "data", kind.name()), &kinds)).unwrap();
-            assert_eq!(way, PathKind::of(kind).name(), "{}", kind.name());
+    fn ways_have_the_names_of_paths() {
+        for kind in PathKind::ALL {
+            assert_eq!(serde_json::to_value(Way::from(Some(kind))).unwrap(), kind.name());
         }
-        // What begins elsewhere is of the NIC that it reaches, or of none.
-        assert_eq!(way(&flow("gateway", "vm1", "VnetLocal"), &kinds), Way::Tunnel);
-        assert_eq!(way(&flow("internet", "vm1", "VnetLocal"), &kinds), Way::Internet);
-        assert_eq!(way(&flow("internet", "data", "Internet"), &kinds), Way::Outside);
-    }
-
-    /// Where not all flows were looked at, the node's own throughput is divided as among those that were.
-    #[test]
-    fn a_sample_stands_for_all() {
-        let live =
-            |path, rate| LiveFlow { flow: flow("vm1", "data", "Internet"), path, endpoint: None, rate: [rate, 0] };
-        let flows = [live(Way::Tunnel, 300), live(Way::Endpoint, 100)];
-        let all = moment(1, &flows, true, 8000);
-        assert_eq!((all.rates[&Way::Tunnel], all.rates[&Way::Endpoint], all.estimated), (300, 100, false));
-        let sample = moment(1, &flows, false, 8000);
-        assert_eq!((sample.rates[&Way::Tunnel], sample.rates[&Way::Endpoint], sample.estimated), (6000, 2000, true));
-        assert!(moment(1, &[], false, 8000).rates.is_empty());
     }
 }

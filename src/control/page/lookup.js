@@ -3,7 +3,6 @@
 import { get } from "./api.js";
 import { byId, h, pathLabel } from "./dom.js";
 
-const WAYS = { VirtualNetworkServiceEndpoint: "endpoint", VirtualNetworkGateway: "tunnel", Internet: "internet", VnetLocal: "inside", VNetPeering: "inside", VirtualAppliance: "tunnel", Platform: "inside" };
 const HAS_PORTS = ["tcp", "udp"];
 
 export class Lookup {
@@ -21,6 +20,7 @@ export class Lookup {
   }
 
   set(picture) {
+    this.paths = picture.paths;
     const subnets = picture.virtual_networks.flatMap((network) => network.subnets);
     const before = this.from.value;
     const names = (name, list) => (list.length > 0 ? h("optgroup", { label: name }, list.map((one) => h("option", {}, one))) : null);
@@ -81,7 +81,7 @@ export class Lookup {
       h("span", { class: "sign", "aria-hidden": "true" }, group.access === "Deny" ? "✕" : "✓"),
       `${group.networkSecurityGroup} (${group.association}): `, group.access ? `${group.access} by ${group.ruleName?.replace(/.*\//, "") ?? "no rule"}, priority ${group.priority ?? "–"}` : "not asked, denied before"));
     this.answer.replaceChildren(
-      h("p", { class: `verdict ${verdict?.verdict ?? ""}` }, hop.route ? pathLabel(WAYS[hop.nextHopType] ?? "inside") : null, ` ${hop.from} → ${hop.to}: ${hop.nextHopType}${hop.nextHopIpAddress ? ` ${hop.nextHopIpAddress}` : ""}. ${said ?? ""}`),
+      h("p", { class: `verdict ${verdict?.verdict ?? ""}` }, hop.route ? pathLabel(this.paths[hop.nextHopType]) : null, ` ${hop.from} → ${hop.to}: ${hop.nextHopType}${hop.nextHopIpAddress ? ` ${hop.nextHopIpAddress}` : ""}. ${said ?? ""}`),
       h("div", { class: "columns" },
         h("div", {}, h("h3", {}, "Routes that match"), routes.length > 0 ? h("ul", { class: "candidates" }, routes) : h("p", { class: "empty" }, "No route matches.")),
         h("div", {}, h("h3", {}, "Security rules"), groups.length > 0 ? h("ul", { class: "rulings" }, groups) : h("p", { class: "empty" }, "No network security group is asked."),

@@ -1,5 +1,6 @@
 //! The network as the page draws it: what is where, without devices and rules.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -8,7 +9,9 @@ use serde::Serialize;
 use crate::control::node::Node;
 use crate::model::network::{Network, Nic, Service, SubnetRef, VirtualNetwork};
 use crate::model::services::ENDPOINT_SERVICES;
+use crate::path::kind::PathKind;
 use crate::plan::explain::source_text;
+use crate::snapshot::NextHopType;
 
 /// Most virtual networks that are told.
 const NETWORKS: usize = 64;
@@ -46,6 +49,8 @@ pub struct Picture {
     services: Vec<PictureService>,
     /// Every service that a subnet can have an endpoint for.
     endpoint_services: Vec<&'static str>,
+    /// The path that each type of next hop is of.
+    paths: BTreeMap<&'static str, &'static str>,
     /// What there is and is not told, because there is too much of it.
     left_out: LeftOut,
 }
@@ -121,7 +126,7 @@ struct PictureService {
 pub(super) fn picture(node: &Node) -> Picture {
     let (network, generation, document) = node.drawn();
     let network = &*network;
-    let mut nics: std::collections::BTreeMap<SubnetRef, Vec<&Nic>> = std::collections::BTreeMap::new();
+    let mut nics: BTreeMap<SubnetRef, Vec<&Nic>> = BTreeMap::new();
     for nic in &network.nics {
         nics.entry(nic.subnet).or_default().push(nic);
     }
@@ -145,6 +150,7 @@ pub(super) fn picture(node: &Node) -> Picture {
         platform: network.platform.is_some(),
         services: network.services.iter().take(SERVICES).map(drawn_service).collect(),
         endpoint_services: ENDPOINT_SERVICES.iter().map(|service| service.name).collect(),
+        paths: NextHopType::ALL.iter().map(|&hop| (hop.name(), PathKind::of(hop).name())).collect(),
         left_out: LeftOut {
             virtual_networks: network.virtual_networks.len().saturating_sub(NETWORKS),
             services: network.services.len().saturating_sub(SERVICES),
@@ -158,7 +164,7 @@ fn first<T: Clone>(list: &[T]) -> Vec<T> {
 
 fn drawn_network(
     network: &Network,
-    nics: &std::collections::BTreeMap<SubnetRef, Vec<&Nic>>,
+    nics: &BTreeMap<SubnetRef, Vec<&Nic>>,
     virtual_network: usize,
     declared: &VirtualNetwork,
 ) -> PictureNetwork {

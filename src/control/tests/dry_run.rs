@@ -158,7 +158,9 @@ fn what_was_changed_by_hand_is_there_again_after_a_restart() {
         let stage = setup.stage.clone();
         Loaded::resume(document, overrides, &by_hand)
             .unwrap()
-            .start(Box::new(FakeDevices(stage.clone())), |publisher, _| Ok(FakeWorkers { stage, publisher }))
+            .start(Box::new(FakeDevices(stage.clone())), |publisher, _| {
+                Ok(FakeWorkers { stage, started: Instant::now(), publisher })
+            })
             .unwrap()
     };
     let node = again(Overrides::default());

@@ -18,7 +18,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -150,6 +150,8 @@ struct Stage {
     late: Mutex<bool>,
     /// Whether no flow may begin.
     draining: Mutex<bool>,
+    /// What the workers have forwarded.
+    forwarded_bytes: Mutex<u64>,
 }
 
 struct FakeDevices(Arc<Stage>);
@@ -180,6 +182,7 @@ impl Devices for FakeDevices {
 
 struct FakeWorkers {
     stage: Arc<Stage>,
+    started: Instant,
     publisher: Arc<Publisher>,
 }
 
@@ -227,9 +230,11 @@ impl Dataplane for FakeWorkers {
         Some(foreseen)
     }
 
-    fn look(&self, looks: Vec<Look>, _: look::Wanted) -> Vec<Look> {
-        // It has no tables to look at.
-        looks
+    fn look(&self, mut looks: Vec<Look>, wanted: &look::Wanted) -> Vec<Look> {
+        let mut look = looks.pop().unwrap_or_default();
+        look.begin(wanted.clone());
+        look.look_at(&self.stage.flows.lock().unwrap(), self.started.elapsed().as_millis() as u64 + 1);
+        vec![look]
     }
 
     fn last_change(&self) -> Option<Foreseen> {
@@ -255,6 +260,7 @@ impl Dataplane for FakeWorkers {
     fn counters(&self) -> Counters {
         Counters {
             flows: self.stage.flows.lock().unwrap().len() as u64,
+            forwarded_bytes: *self.stage.forwarded_bytes.lock().unwrap(),
             ports: [("0".to_owned(), BTreeMap::from([("received".to_owned(), 5)]))].into(),
             ..Counters::default()
         }
@@ -324,7 +330,7 @@ impl Setup {
         let loaded = Loaded::load(document, Overrides::default())?;
         loaded.start(Box::new(FakeDevices(stage.clone())), |publisher, ports| -> io::Result<_> {
             stage.serving.lock().unwrap().extend(ports.iter().map(|(port, _)| *port));
-            Ok(FakeWorkers { stage: stage.clone(), publisher })
+            Ok(FakeWorkers { stage: stage.clone(), started: Instant::now(), publisher })
         })
     }
 
