@@ -21,8 +21,9 @@ use crate::control::client::{Client, ClientError, target};
 use crate::control::top::TopAnswer;
 use crate::lab::interrupt;
 use crate::path::kind::PathKind;
+use crate::path::words;
 
-/// Flows that are asked for: those that a filter chooses from.
+/// Flows that are asked for: of those that have the filter's words, the ones with the most of what is sorted by.
 const ASKED: usize = 1000;
 
 /// The shortest interval: a node looks at its flows each time.
@@ -54,7 +55,7 @@ pub struct TopArgs {
     #[arg(short, long, value_name = "PATH", value_parser = parse_path)]
     pub path: Option<PathKind>,
 
-    /// Show flows only that have these words somewhere.
+    /// Show flows only that have these words somewhere: up to 8 words, which the node looks for in every flow that it knows.
     #[arg(short, long, value_name = "WORDS", default_value = "")]
     pub filter: String,
 
@@ -140,8 +141,16 @@ impl Watcher {
 
     fn target(&self, screen: &Screen) -> String {
         let limit = ASKED.to_string();
-        let by = if screen.sort == Sort::Packets { "packets" } else { "bytes" };
+        let by = match screen.sort {
+            Sort::Packets => "packets",
+            Sort::Total => "total",
+            Sort::Rate | Sort::Source | Sort::Destination => "bytes",
+        };
+        let words = asked_words(&screen.filter);
         let mut query = vec![("watcher", self.name.as_str()), ("limit", &limit), ("by", by)];
+        if !words.is_empty() {
+            query.push(("filter", &words));
+        }
         if let Some(path) = screen.path {
             query.push(("path", path.name()));
         }
@@ -150,5 +159,41 @@ impl Watcher {
 
     fn get(&self, target: &str) -> Result<TopAnswer, ClientError> {
         self.client.get(target)
+    }
+}
+
+/// The words of a filter that a node can be asked for. What it would refuse is left out, and the screen's own filter sees to
+/// it.
+fn asked_words(filter: &str) -> String {
+    let words = filter.split_whitespace().filter(|word| word.len() <= words::LONGEST).take(words::WORDS);
+    words.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::extract::Query;
+
+    use super::*;
+    use crate::control::top::TopQuery;
+
+    #[test]
+    fn the_node_is_asked_for_what_is_shown() {
+        let watcher = Watcher { client: Client::new(std::path::Path::new("none.sock")), name: "top".to_owned() };
+        let asked = |screen: &Screen| {
+            let Query::<TopQuery>(query) = Query::try_from_uri(&watcher.target(screen).parse().unwrap()).unwrap();
+            (query.filter, query.path, query.by)
+        };
+        let none = Screen::default();
+        assert_eq!(asked(&none), (String::new(), None, Some("bytes".to_owned())));
+        let screen = Screen {
+            filter: format!(" vm1 {} 20.60.1.10:443 ", "x".repeat(100)),
+            path: Some(PathKind::Tunnel),
+            sort: Sort::Total,
+            ..Screen::default()
+        };
+        let wanted = ("vm1 20.60.1.10:443".to_owned(), Some("tunnel".to_owned()), Some("total".to_owned()));
+        assert_eq!(asked(&screen), wanted);
+        let many = Screen { filter: "a ".repeat(20), ..Screen::default() };
+        assert_eq!(asked(&many).0.split(' ').count(), words::WORDS);
     }
 }

@@ -162,8 +162,7 @@ impl Screen {
             return Wish::Quit;
         }
         if self.typing {
-            self.type_key(key.code);
-            return Wish::Nothing;
+            return self.type_key(key.code);
         }
         if self.help {
             self.help = false;
@@ -211,13 +210,18 @@ impl Screen {
         Wish::Nothing
     }
 
-    fn type_key(&mut self, code: KeyCode) {
+    fn type_key(&mut self, code: KeyCode) -> Wish {
         self.scroll = 0;
         match code {
-            KeyCode::Enter => self.typing = false,
+            // The node looks for the words in every flow that it knows, not in those alone that it has told.
+            KeyCode::Enter => {
+                self.typing = false;
+                return Wish::Ask;
+            }
             KeyCode::Esc => {
                 self.typing = false;
                 self.filter.clear();
+                return Wish::Ask;
             }
             KeyCode::Backspace => {
                 self.filter.pop();
@@ -225,6 +229,7 @@ impl Screen {
             KeyCode::Char(letter) => self.filter.push(letter),
             _ => {}
         }
+        Wish::Nothing
     }
 }
 
@@ -294,7 +299,7 @@ mod tests {
         assert!(screen.typing && shown(&screen).is_empty());
         press(&mut screen, "\x08");
         assert_eq!(shown(&screen), ["20.60.1.10:443", "192.0.2.7:443"]);
-        press(&mut screen, " CONTOSO\n");
+        assert_eq!(press(&mut screen, " CONTOSO\n"), Wish::Ask, "the node knows more flows that it may be in");
         assert!(!screen.typing);
         assert_eq!(shown(&screen), ["20.60.1.10:443"]);
         press(&mut screen, "\x1b");

@@ -4,6 +4,7 @@ use super::*;
 use crate::control::answers::ExplainQuery;
 use crate::control::explain::PacketVerdict;
 use crate::control::ports::attachments;
+use crate::control::top::TopQuery;
 
 fn query(from: &str, to: &str, protocol: &str, port: Option<u16>) -> ExplainQuery {
     ExplainQuery { from: from.to_owned(), to: to.to_owned(), protocol: protocol.to_owned(), port }
@@ -173,4 +174,35 @@ fn flows_and_counters_have_names_for_numbers() {
     assert_eq!((flow.protocol.as_str(), flow.ingress.as_str(), flow.egress.as_str()), ("tcp", "vm1", "gateway"));
     assert_eq!((flow.source.as_str(), flow.destination.as_str()), ("10.1.1.4:40000", "20.60.1.10:443"));
     assert_eq!(setup.node.counters().ports["vm1"]["received"], 5);
+}
+
+/// More flows are faster than are told; the slow one that is asked for is found all the same.
+#[test]
+fn a_slow_flow_is_found_by_its_words() {
+    let setup = Setup::new();
+    let set = |round: u64| {
+        let flows = (1..=100_u8).map(|number| {
+            let mut flow = flow([20, 60, 1, number]);
+            flow.state.bytes = [round * u64::from(number) * 1000, 0];
+            flow
+        });
+        *setup.stage.flows.lock().unwrap() = flows.collect();
+    };
+    let ask = |filter: &str, by: &str| {
+        let (limit, by) = (Some(3), Some(by.to_owned()));
+        let query = TopQuery { watcher: "test".to_owned(), limit, by, filter: filter.to_owned(), path: None };
+        let told = setup.node.top(&query).unwrap().flows;
+        told.into_iter().map(|flow| flow.flow.destination).collect::<Vec<_>>()
+    };
+    set(1);
+    ask("", "bytes");
+    set(2);
+    assert_eq!(ask("", "bytes"), ["20.60.1.100:443", "20.60.1.99:443", "20.60.1.98:443"]);
+    set(3);
+    assert_eq!(ask("20.60.1.7: VM1", "bytes"), ["20.60.1.7:443"]);
+    assert_eq!(ask("20.60.1.7: vm2", "bytes"), Vec::<String>::new());
+    // Nothing since; what they have carried in all is what they are ordered by.
+    assert_eq!(ask("20.60.1.1", "total"), ["20.60.1.100:443", "20.60.1.19:443", "20.60.1.18:443"]);
+    let long = TopQuery { filter: "x".repeat(65), ..TopQuery::default() };
+    assert_eq!(setup.node.top(&long).unwrap_err().status(), 400);
 }
