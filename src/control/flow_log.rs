@@ -15,6 +15,7 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 
 use super::dataplane::Dataplane;
 use super::refusal::Refusal;
+use super::round_trips::{RoundTrip, RoundTrips};
 use super::streamed::Streamed;
 use crate::model::network::Network;
 use crate::path::record::{Lost, Record, Records};
@@ -86,6 +87,7 @@ struct Going {
     interval: Duration,
     written: Option<SystemTime>,
     exporter: Option<Exporter>,
+    round_trips: RoundTrips,
     totals: FlowLogTotals,
     /// What queues lost that are not there any more.
     lost_before: Lost,
@@ -118,6 +120,7 @@ impl FlowLog {
         if going.queues.is_empty() {
             going.queues = dataplane.log(true);
         }
+        going.narrow();
         self.wanted.store(true, Relaxed);
     }
 
@@ -133,8 +136,8 @@ impl FlowLog {
         }
         let mut going = self.lock();
         going.take(epoch(dataplane));
-        let idle = !going.always && going.followers.is_empty();
-        if idle {
+        going.narrow();
+        if going.is_for_round_trips() && !going.round_trips.is_wanted() {
             let _ = dataplane.log(false);
             // What they made until then.
             going.take(epoch(dataplane));
@@ -188,12 +191,32 @@ impl FlowLog {
         Streamed(received)
     }
 
+    /// How long first answers took since somebody asked last. Records of them, and of nothing else, are made as long as somebody
+    /// asks again and again.
+    pub(crate) fn round_trips(&self, dataplane: &dyn Dataplane) -> Vec<RoundTrip> {
+        let mut going = self.lock();
+        let told = going.round_trips.ask();
+        self.begin(&mut going, dataplane);
+        told
+    }
+
     fn lock(&self) -> MutexGuard<'_, Going> {
         self.going.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Going {
+    /// Whether records are wanted for nothing but how long first answers take.
+    fn is_for_round_trips(&self) -> bool {
+        !self.always && self.followers.is_empty()
+    }
+
+    /// Lets workers make no more records than are wanted.
+    fn narrow(&self) {
+        let only_replies = self.is_for_round_trips();
+        self.queues.iter().for_each(|queue| queue.want_only_replies(only_replies));
+    }
+
     fn take(&mut self, epoch: u64) {
         for queue in self.queues.clone() {
             let lost = queue.lost().records;
@@ -213,6 +236,10 @@ impl Going {
     }
 
     fn add(&mut self, record: &Record, epoch: u64) {
+        self.round_trips.add(record);
+        if self.is_for_round_trips() && self.round_trips.is_wanted() {
+            return;
+        }
         let told = FlowRecord::new(record, epoch);
         self.totals.records += 1;
         if let Some(files) = &mut self.files {

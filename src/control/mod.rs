@@ -27,6 +27,7 @@ pub mod page;
 pub mod ports;
 pub mod privileges;
 pub mod refusal;
+mod round_trips;
 pub mod run;
 mod server;
 pub mod socket;

@@ -62,7 +62,7 @@ impl PathKind {
     }
 
     /// Its place in [`PathKind::ALL`].
-    pub(super) const fn index(self) -> usize {
+    pub(crate) const fn index(self) -> usize {
         match self {
             Self::Endpoint => 0,
             Self::Tunnel => 1,

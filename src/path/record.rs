@@ -15,7 +15,7 @@
 //! them out, off the workers.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use crossbeam::queue::ArrayQueue;
 
@@ -138,6 +138,7 @@ pub struct Record {
 #[derive(Debug)]
 pub struct Records {
     waiting: ArrayQueue<Record>,
+    only_replies: AtomicBool,
     lost: AtomicU64,
     lost_packets: AtomicU64,
     lost_bytes: AtomicU64,
@@ -158,6 +159,7 @@ impl Default for Records {
     fn default() -> Self {
         Self {
             waiting: ArrayQueue::new(WAITING),
+            only_replies: AtomicBool::new(false),
             lost: AtomicU64::new(0),
             lost_packets: AtomicU64::new(0),
             lost_bytes: AtomicU64::new(0),
@@ -166,6 +168,16 @@ impl Default for Records {
 }
 
 impl Records {
+    /// Says whether first answers are all that is wanted from now on: then nothing else is made, whatever is dropped meanwhile.
+    pub fn want_only_replies(&self, only: bool) {
+        self.only_replies.store(only, Relaxed);
+    }
+
+    /// Whether a record of an event is wanted.
+    pub(crate) fn want(&self, event: Event) -> bool {
+        event == Event::Reply || !self.only_replies.load(Relaxed)
+    }
+
     /// The oldest record.
     pub fn take(&self) -> Option<Record> {
         self.waiting.pop()
@@ -299,7 +311,7 @@ impl Core {
         else {
             return;
         };
-        let asked = log.micros;
+        let (asked, is_wanted) = (log.micros, log.records.want(Event::Begin));
         let told = log.told::<A>(id.index());
         *told = Told {
             packets: state.packets,
@@ -310,6 +322,9 @@ impl Core {
             round_trip: None,
             name: None,
         };
+        if !is_wanted {
+            return;
+        }
         let seen = Seen { forward, reverse, state };
         let record = of_flow(told, seen, Named::NotYet, Event::Begin, now, (self.settings.worker, &self.snapshot));
         log.add(record);
@@ -331,6 +346,9 @@ impl Core {
         let named = redecide::named(self, forward, state);
         let Some(log) = &mut self.log else { return };
         let told = std::mem::take(log.told::<A>(id.index()));
+        if !log.records.want(Event::End(ending)) {
+            return;
+        }
         let seen = Seen { forward, reverse, state };
         let record = of_flow(&told, seen, named, Event::End(ending), now, (self.settings.worker, &self.snapshot));
         log.add(record);
@@ -381,7 +399,7 @@ impl Core {
     /// Packets that end here, or that no flow counts.
     #[cold]
     pub(super) fn log_packets(&self, event: Event, about: About, packets: u64, bytes: u64, now: u64) {
-        let Some(log) = &self.log else { return };
+        let Some(log) = self.log.as_ref().filter(|log| log.records.want(event)) else { return };
         log.add(Record {
             event,
             at: now,
@@ -442,7 +460,7 @@ impl Core {
     pub(super) fn log_going_on<A: Family>(&mut self, flows: &FlowTable<A, FlowState>, part: u32, now: u64) {
         let size = flows.places().div_ceil(PARTS);
         for place in part.saturating_mul(size)..part.saturating_add(1).saturating_mul(size).min(flows.places()) {
-            let Some(log) = &mut self.log else { return };
+            let Some(log) = self.log.as_mut().filter(|log| log.records.want(Event::Continue)) else { return };
             // What is told lies closer together than the flows.
             if now.saturating_sub(log.told::<A>(place).last) < CONTINUING {
                 continue;

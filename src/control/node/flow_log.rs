@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::{Current, Loaded, Node, lock};
 use crate::control::flow_log::{FlowLogAnswer, FlowLogOptions, files};
 use crate::control::refusal::Refusal;
+use crate::control::round_trips::RoundTrip;
 use crate::control::streamed::Streamed;
 use crate::path::record::Records;
 use crate::telemetry::ipfix::Exporter;
@@ -54,6 +55,11 @@ impl Node {
     /// Every record of a flow from now on, as lines.
     pub(in crate::control) fn follow_flow_log(&self) -> Streamed {
         self.flow_log.follow(&*self.dataplane)
+    }
+
+    /// How long first answers took on each path since somebody asked last. While somebody asks again and again, workers tell.
+    pub(in crate::control) fn round_trips(&self) -> Vec<RoundTrip> {
+        self.flow_log.round_trips(&*self.dataplane)
     }
 
     /// Ends the workers, and the flow log with them: who follows is told all of it, and that it ends. Nothing is forwarded

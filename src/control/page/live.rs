@@ -15,6 +15,7 @@ use serde::Serialize;
 use crate::control::answers::{Change, FlowAnswer};
 use crate::control::difference::flow_answer;
 use crate::control::node::Node;
+use crate::control::round_trips::RoundTrip;
 use crate::path::DropReason;
 use crate::path::kind::PathKind;
 use crate::path::look::{self, Carried, Found, Look, PathCounted};
@@ -146,18 +147,32 @@ pub struct Moment {
     pub rates: BTreeMap<Way, u64>,
     /// Whether the rates are estimated from a sample of the flows.
     pub estimated: bool,
-    /// Round-trip times that were seen since the moment before; none where flows do not tell any.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// How long first answers of new flows took since the moment before; none of paths on which no flow had its first answer.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub latency: Vec<Latency>,
 }
 
-/// A round-trip time that the traffic itself has shown.
+/// How long first answers took on a path: microseconds from the first packet of a flow of a NIC, as the node saw it, to the
+/// first one back, or to the end of TCP's handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Latency {
     /// The path.
     pub path: Way,
-    /// Microseconds from the node to the other end and back.
-    pub rtt_us: u64,
+    /// How many flows had their first answer.
+    pub count: u64,
+    /// The shortest.
+    pub least_us: u32,
+    /// The middle one.
+    pub median_us: u32,
+    /// Nine of ten took no longer.
+    pub p90_us: u32,
+}
+
+impl From<RoundTrip> for Latency {
+    fn from(told: RoundTrip) -> Self {
+        let RoundTrip { path, count, least, median, p90 } = told;
+        Self { path: Some(path).into(), count, least_us: least, median_us: median, p90_us: p90 }
+    }
 }
 
 /// A port with its traffic.
@@ -242,6 +257,7 @@ impl Looked {
         let (found, looks) = node.look_at_rates(std::mem::take(&mut self.looks), &wanted);
         self.looks = looks;
         let (seen, snapshot) = (node.seen(), node.snapshot());
+        let latency = node.round_trips().into_iter().map(Latency::from).collect();
         let at = Instant::now();
         let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
         let ports = node.ports();
@@ -253,7 +269,7 @@ impl Looked {
         let all_lines = lines(&found, &snapshot);
         if let (Some(before), Some(_)) = (&before, found.elapsed) {
             let forwarded = rate(forwarded_bytes(&seen).saturating_sub(before.forwarded_bytes));
-            self.moments.push_back(moment(time, &all_lines, sample.complete, forwarded));
+            self.moments.push_back(Moment { latency, ..moment(time, &all_lines, sample.complete, forwarded) });
             while self.moments.len() > MOMENTS {
                 self.moments.pop_front();
             }

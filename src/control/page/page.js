@@ -1,7 +1,7 @@
 // The page: asks the node while somebody looks, and hands what it tells to those who show it.
 
 import { get, hasToken } from "./api.js";
-import { PATHS, byId, clock, h, milliseconds, pathName, rate, say, swatch } from "./dom.js";
+import { PATHS, byId, clock, count, h, milliseconds, pathName, rate, say, swatch } from "./dom.js";
 import { Endpoints } from "./endpoints.js";
 import { Flows, keyOf } from "./flows.js";
 import { Lookup } from "./lookup.js";
@@ -28,8 +28,11 @@ const flows = new Flows({
   },
 });
 const endpoints = new Endpoints({ done: updateAnew, generation: () => state.picture.generation });
-export const throughput = new Plot(byId("throughput"), { label: "Throughput by path over three minutes", format: rate, least: 1000 });
-export const latency = new Plot(byId("latency"), { label: "Round-trip time by path over three minutes", format: milliseconds, least: 100 });
+const throughput = new Plot(byId("throughput"), { label: "Throughput by path over three minutes", format: rate, least: 1000 });
+const latency = new Plot(byId("latency"), {
+  label: "Time to the first answer of new flows by path over three minutes", format: milliseconds, least: 10, sparse: true,
+  empty: "No flow of a NIC has had its first answer.",
+});
 
 const board = new Map(PATHS.map((path) => {
   const value = h("b", { class: "value" });
@@ -38,16 +41,15 @@ const board = new Map(PATHS.map((path) => {
   return [path.id, { value, about, path }];
 }));
 
-/** Takes moments `{ time, rates, latency: [{ path, rtt_us }] }` into the plots. */
-export function take(moments) {
+/** Takes moments `{ time, rates, latency: [{ path, count, least_us, median_us, p90_us }] }` into the plots. */
+function take(moments) {
   for (const moment of moments) {
     for (const { id } of PATHS) throughput.add(id, moment.time, moment.rates[id] ?? 0);
-    const sums = new Map();
-    for (const { path, rtt_us } of moment.latency ?? []) sums.set(path, [...(sums.get(path) ?? []), rtt_us]);
-    // The middle one: a single slow handshake is no change of the path.
-    for (const [path, values] of sums) latency.add(path, moment.time, values.sort((a, b) => a - b)[values.length >> 1]);
+    for (const { path, count: number, least_us, median_us, p90_us } of moment.latency ?? []) {
+      // The middle one: a single slow handshake is no change of the path.
+      latency.add(path, moment.time, median_us, [least_us, p90_us], number === 1 ? "" : ` (${milliseconds(least_us)} – ${milliseconds(p90_us)}, ${count(number)} flows)`);
+    }
   }
-  byId("latency-figure").hidden = latency.isEmpty();
 }
 
 function showState(name, text) {

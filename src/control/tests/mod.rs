@@ -150,6 +150,8 @@ struct Stage {
     late: Mutex<bool>,
     /// Whether no flow may begin.
     draining: Mutex<bool>,
+    /// The queue for records that the workers were given last, or that they were to make none any more.
+    logged: Mutex<Vec<Option<Arc<Records>>>>,
     /// What the workers have forwarded.
     forwarded_bytes: Mutex<u64>,
 }
@@ -200,8 +202,10 @@ impl Dataplane for FakeWorkers {
         (denials.drain(..taken).collect(), 0)
     }
 
-    fn log(&self, _: bool) -> Vec<Arc<Records>> {
-        Vec::new()
+    fn log(&self, wanted: bool) -> Vec<Arc<Records>> {
+        let records = wanted.then(Arc::<Records>::default);
+        self.stage.logged.lock().unwrap().push(records.clone());
+        records.into_iter().collect()
     }
 
     fn milliseconds(&self) -> u64 {

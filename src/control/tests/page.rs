@@ -9,7 +9,9 @@ use serde_json::Value;
 use super::*;
 use crate::control::page::Page;
 use crate::control::page::live::{Watch, Way};
+use crate::path::DropReason;
 use crate::path::look::REMEMBERED;
+use crate::path::record::Event;
 
 /// A node whose page is served, until the runtime ends.
 struct Shown {
@@ -399,4 +401,36 @@ fn counters_that_were_lowered_are_no_throughput() {
         std::thread::sleep(Duration::from_millis(20));
     }
     assert!(watch.look(&setup.node, 0).moments[0].rates.is_empty());
+}
+
+/// Workers make records of first answers while somebody looks, of everything while somebody follows, and of nothing then.
+#[test]
+fn records_are_made_while_somebody_looks_and_no_longer() {
+    let setup = Setup::new();
+    let watch = Watch::default();
+    let logged = || setup.stage.logged.lock().unwrap().clone();
+    setup.node.look_at_flow_log();
+    assert!(logged().is_empty(), "nobody looks");
+    watch.look(&setup.node, 0);
+    let [Some(queue)] = &logged()[..] else { panic!("{:?}", logged()) };
+    let wants = || (queue.want(Event::Reply), queue.want(Event::Begin), queue.want(Event::Dropped(DropReason::ALL[0])));
+    assert_eq!(wants(), (true, false, false));
+
+    let lines = setup.node.follow_flow_log();
+    assert_eq!(wants(), (true, true, true));
+    drop(lines);
+    setup.node.look_at_flow_log();
+    assert_eq!((wants(), logged().len()), ((true, false, false), 1), "the page still looks");
+
+    let since = Instant::now();
+    while logged().len() == 1 {
+        setup.node.look_at_flow_log();
+        assert!(since.elapsed() < Duration::from_secs(20), "records are still made");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(logged()[1].is_none() && !setup.node.logs_flows());
+    assert!(since.elapsed() > Duration::from_secs(4), "a page that asks twice a second is not forgotten");
+    // And again, for who looks again.
+    watch.look(&setup.node, 0);
+    assert!(logged()[2].is_some());
 }
