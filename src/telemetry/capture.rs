@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::trace::{TracedVerdict, port_name};
+use super::trace::TracedVerdict;
 use crate::packet::frame::Checksum;
 use crate::path::{DropReason, Verdict};
 use crate::port::pcapng::{self, Direction, LINK_TYPE_RAW_OF_SEVERAL};
@@ -94,11 +94,11 @@ impl Capture {
         }
         let cause = match (&seen.entered, seen.verdict) {
             (Some((_, entered)), Some(Verdict::Forwarded(_))) => {
-                format!("entered through {}", port_name(snapshot, entered.port))
+                format!("entered through {}", snapshot.port_name(entered.port))
             }
             (Some((_, entered)), _) => {
                 let verdict = verdict.unwrap_or_default();
-                format!("made by the node for a packet from {}: {verdict}", port_name(snapshot, entered.port))
+                format!("made by the node for a packet from {}: {verdict}", snapshot.port_name(entered.port))
             }
             (None, _) => "made by the node by itself: a flow was ended or moved, or waited in vain".to_owned(),
         };
@@ -171,7 +171,7 @@ impl Capture {
         let number = self.interfaces.len() as u32;
         let kind = snapshot.port(port).map_or("", |port| crate::control::ports::kind_name(port.kind));
         let snaplen = u32::try_from(self.snaplen).unwrap_or(0);
-        let name = port_name(snapshot, port);
+        let name = snapshot.port_name(port);
         let _ = pcapng::write_interface(out, LINK_TYPE_RAW_OF_SEVERAL, &name, kind, snaplen);
         self.interfaces.push(Interface { port, name, packets: 0 });
         self.numbers.insert(port, number);

@@ -11,7 +11,7 @@ use crate::packet::frame::Checksum;
 use crate::packet::parse::{Fragment, Parsed, TransportKind};
 use crate::path::{StageRecord, Verdict};
 use crate::plan::explain::protocol_name;
-use crate::snapshot::{PortId, Snapshot};
+use crate::snapshot::Snapshot;
 use crate::worker::{How, Image, Seen};
 
 /// A line of a trace.
@@ -152,7 +152,7 @@ impl TracedVerdict {
     /// The verdict of the path.
     pub fn of(verdict: Verdict, snapshot: &Snapshot) -> Self {
         match verdict {
-            Verdict::Forwarded(port) => Self::Forwarded { port: port_name(snapshot, port) },
+            Verdict::Forwarded(port) => Self::Forwarded { port: snapshot.port_name(port) },
             Verdict::Answered(answer) => {
                 Self::Answered { reason: answer.name().to_owned(), text: answer.text().to_owned() }
             }
@@ -182,7 +182,7 @@ impl TracedPacket {
         let snapshot = &*seen.snapshot;
         let ((how, entered), verdict) = seen.entered.as_ref().zip(seen.verdict)?;
         let left = |(image, result): &(Image, Result<(), crate::path::SendFailure>)| LeftPacket {
-            port: port_name(snapshot, image.port),
+            port: snapshot.port_name(image.port),
             packet: PacketFacts::of(image),
             refused: result.err().map(|failure| crate::path::DropReason::from(failure).name().to_owned()),
         };
@@ -196,7 +196,7 @@ impl TracedPacket {
                 How::Released => "released",
             }
             .to_owned(),
-            ingress: port_name(snapshot, entered.port),
+            ingress: snapshot.port_name(entered.port),
             packet: PacketFacts::of(entered),
             generation: seen.snapshot.generation,
             stages: seen.stages.clone(),
@@ -309,11 +309,6 @@ fn flags(parsed: &Parsed) -> Option<String> {
         TransportKind::IcmpError => Some("error".to_owned()),
         _ => None,
     }
-}
-
-/// The name of a port, or its number where there is no such port.
-pub(crate) fn port_name(snapshot: &Snapshot, port: PortId) -> String {
-    snapshot.port(port).map_or_else(|| port.0.to_string(), |port| port.name.clone())
 }
 
 fn nanoseconds(at: SystemTime) -> u64 {
