@@ -178,6 +178,18 @@ fn the_page_shows_paths_and_switches_an_endpoint_by_keyboard() {
     browser
         .wait_for("return document.querySelector('#lookup-answer .problem')?.textContent.includes('nobody.example')");
 
+    // What was tried is what is confirmed: a change that comes between is not switched over.
+    browser.press(ESCAPE);
+    browser.press("e");
+    browser.press(ENTER);
+    browser.wait_for("return document.activeElement.id === 'confirm'");
+    lab.run(&["endpoint", "enable", "spoke/workload", "Microsoft.Sql"]);
+    browser.press(ENTER);
+    browser.wait_for(
+        "return document.querySelector('#endpoints .problem').textContent.startsWith('Not switched: the network has changed since the dry run')",
+    );
+    assert!(lab.run(&["next-hop", "--from", "vm1", "--to", SERVICE[0]]).contains("VirtualNetworkServiceEndpoint"));
+
     // The token of another start gets nobody in.
     let (place, _) = url.split_once('#').expect("token");
     browser.open("about:blank");

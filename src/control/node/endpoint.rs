@@ -48,10 +48,37 @@ impl Node {
         service: &str,
         enabled: bool,
     ) -> Result<EndpointAnswer, Refusal> {
+        self.set_endpoint_in(None, who, subnet, service, enabled)
+    }
+
+    /// The same if a generation is in force still: that of the dry run whose answer somebody has seen.
+    ///
+    /// # Errors
+    /// [`Refusal::Conflict`] where another one is; else as [`Node::set_endpoint`].
+    pub fn set_endpoint_as_tried(
+        &self,
+        generation: u64,
+        who: &str,
+        subnet: &str,
+        service: &str,
+        enabled: bool,
+    ) -> Result<EndpointAnswer, Refusal> {
+        self.set_endpoint_in(Some(generation), who, subnet, service, enabled)
+    }
+
+    fn set_endpoint_in(
+        &self,
+        generation: Option<u64>,
+        who: &str,
+        subnet: &str,
+        service: &str,
+        enabled: bool,
+    ) -> Result<EndpointAnswer, Refusal> {
         let _changing = lock(&self.changing);
         let current = self.current();
         let verb = if enabled { "enable" } else { "disable" };
-        let result = self.switch_endpoint(&current, subnet, service, enabled);
+        let result =
+            is_in_force(&current, generation).and_then(|()| self.switch_endpoint(&current, subnet, service, enabled));
         if !matches!(&result, Ok(answer) if !answer.changed) {
             let done = result.as_ref().map(|done| Some(effect(&done.routes, &done.flows)));
             self.remember(who, &format!("{verb} {service} on {subnet}"), done);
@@ -116,5 +143,16 @@ impl Node {
     fn all_kept(&self, current: &Current) -> Result<FlowChanges, Refusal> {
         let FlowChanges { complete, kept, .. } = self.foresee(current, current.snapshot.clone())?;
         Ok(FlowChanges { complete, reset: 0, moved: 0, kept, cut: Vec::new() })
+    }
+}
+
+/// Whether what somebody has seen of the network still holds.
+fn is_in_force(current: &Current, generation: Option<u64>) -> Result<(), Refusal> {
+    let now = current.snapshot.generation;
+    match generation.filter(|seen| *seen != now) {
+        None => Ok(()),
+        Some(seen) => Err(Refusal::Conflict(format!(
+            "the network has changed since the dry run: it was of generation {seen}, and generation {now} is in force; try again"
+        ))),
     }
 }

@@ -6,7 +6,8 @@
 //! | `GET /api/picture` | the network as it is drawn: [`Picture`](picture::Picture) |
 //! | `GET /api/live?since=` | what goes on now: [`Live`](live::Live) |
 //! | `GET /api/v1/routes`, `next-hop`, `explain`, `nsg`, `verify` | as on the control socket |
-//! | `POST /api/endpoint?subnet=&service=&enabled=&dry_run=` | [`EndpointAnswer`](super::answers::EndpointAnswer) |
+//! | `POST /api/endpoint?subnet=&service=&enabled=&dry_run=true` | [`EndpointAnswer`](super::answers::EndpointAnswer) |
+//! | `POST /api/endpoint?subnet=&service=&enabled=&dry_run=false&generation=` | the same; 409 where that generation, which was tried, is not in force any more |
 //!
 //! # Who may ask
 //! Every user of the machine can connect to a loopback address, and so can every web page that one of them looks at. So
@@ -36,6 +37,7 @@ use serde::{Deserialize, Serialize};
 
 use super::connections::{self, Limits};
 use super::node::Node;
+use super::refusal::Refusal;
 use super::server::{self, Answer};
 use access::Token;
 use live::Watch;
@@ -166,18 +168,20 @@ struct EndpointQuery {
     service: String,
     enabled: bool,
     dry_run: bool,
+    /// The generation of the dry run: who switches has seen what that does.
+    generation: Option<u64>,
 }
 
 async fn endpoint(
     State(served): State<Served>,
     query: Result<Query<EndpointQuery>, QueryRejection>,
 ) -> Answer<impl Serialize> {
-    let Query(EndpointQuery { subnet, service, enabled, dry_run }) = query?;
-    server::ask(served.node, move |node| {
-        if dry_run {
-            node.try_endpoint(&subnet, &service, enabled)
-        } else {
-            node.set_endpoint(WHO, &subnet, &service, enabled)
+    let Query(EndpointQuery { subnet, service, enabled, dry_run, generation }) = query?;
+    server::ask(served.node, move |node| match (dry_run, generation) {
+        (true, _) => node.try_endpoint(&subnet, &service, enabled),
+        (false, Some(generation)) => node.set_endpoint_as_tried(generation, WHO, &subnet, &service, enabled),
+        (false, None) => {
+            Err(Refusal::Malformed("a switch says which `generation` was tried: that of a dry run".to_owned()))
         }
     })
     .await

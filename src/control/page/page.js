@@ -27,7 +27,7 @@ const flows = new Flows({
     if (state.kept) lookup.askFor(flow);
   },
 });
-const endpoints = new Endpoints({ done: updateAnew, generation: () => state.picture.generation });
+const endpoints = new Endpoints({ done: updateAnew });
 const throughput = new Plot(byId("throughput"), { label: "Throughput by path over three minutes", format: rate, least: 1000 });
 const latency = new Plot(byId("latency"), {
   label: "Time to the first answer of new flows by path over three minutes", format: milliseconds, least: 10, sparse: true,

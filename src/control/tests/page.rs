@@ -67,7 +67,13 @@ fn status(answer: &str) -> u16 {
 }
 
 fn switch(enabled: bool, dry_run: bool) -> String {
-    format!("POST /api/endpoint?subnet={WORKLOAD}&service={STORAGE}&enabled={enabled}&dry_run={dry_run}")
+    switch_of(enabled, dry_run, 1)
+}
+
+fn switch_of(enabled: bool, dry_run: bool, generation: u64) -> String {
+    format!(
+        "POST /api/endpoint?subnet={WORKLOAD}&service={STORAGE}&enabled={enabled}&dry_run={dry_run}&generation={generation}"
+    )
 }
 
 /// Any user of the machine can connect.
@@ -285,6 +291,28 @@ fn an_endpoint_is_tried_and_then_switched() {
     assert_eq!(status, 400);
     let (status, _) = shown.ask("GET /api/endpoint");
     assert_eq!(status, 405);
+}
+
+/// What was seen in a dry run is what is done, or nothing is.
+#[test]
+fn a_switch_that_was_tried_on_another_network_is_refused() {
+    let shown = Shown::new();
+    let (_, tried) = shown.ask(&switch(true, true));
+    assert_eq!(tried["generation"], 1);
+    // Meanwhile somebody else changes something.
+    let more = DOCUMENT.replace("192.168.0.0/16", "192.168.0.0/17");
+    shown.setup.node.apply("test", &more, None).unwrap();
+    let (status, refused) = shown.ask(&switch(true, false));
+    let text =
+        "the network has changed since the dry run: it was of generation 1, and generation 2 is in force; try again";
+    assert_eq!((status, &refused["error"]), (409, &text.into()));
+    assert_eq!((shown.setup.generation(), shown.setup.next_hop_type()), (2, "VirtualNetworkGateway".to_owned()));
+    assert_eq!(shown.setup.last_change().refused.as_deref(), Some(text));
+    let unseen = "POST /api/endpoint?subnet=spoke/workload&service=Microsoft.Storage&enabled=true&dry_run=false";
+    let (status, refused) = shown.ask(unseen);
+    assert_eq!((status, shown.setup.generation()), (400, 2), "{refused}");
+    assert_eq!(shown.ask(&switch_of(true, false, 2)).0, 200);
+    assert_eq!(shown.setup.next_hop_type(), "VirtualNetworkServiceEndpoint");
 }
 
 #[test]
