@@ -140,6 +140,25 @@ fn check_page(page: &str, output: &Output) {
     let after: Vec<_> = pings.iter().filter(|(at, _)| *at > 0.5).filter_map(|(_, time)| *time).collect();
     let short = after.iter().filter(|time| **time < 20.0).count();
     assert!(short * 10 > after.len() * 9, "{short} of {}", after.len());
+    // Which way each took is measured: by the hops of the answer, and by the source that the service saw.
+    for ping in timeline["pings"].as_array().expect("pings").iter().filter(|ping| !ping["ttl"].is_null()) {
+        let (at, hops) = (number(&ping["at_s"]), 65 - ping["ttl"].as_u64().expect("ttl"));
+        let way = if at < 0.0 { tunnel } else { endpoint };
+        let expected = way["path"].as_array().expect("path").len() as u64;
+        assert!(hops == expected || (0.0..0.5).contains(&at), "{ping}");
+    }
+    let sources: std::collections::BTreeSet<_> = timeline["datagrams"]
+        .as_array()
+        .expect("datagrams")
+        .iter()
+        .filter_map(|datagram| datagram["source_seen"].as_str())
+        .collect();
+    assert_eq!(sources, ["10.1.1.4", "203.0.113.10"].into());
+    for path in
+        ["dots fine tunnel", "dots fine endpoint", "dots tunnel", "dots endpoint", "area tunnel", "area endpoint"]
+    {
+        assert!(page.contains(&format!("class=\"{path}\"")), "nothing is drawn as {path}");
+    }
     let datagrams = of("datagrams", "round_trip_ms");
     let lost = datagrams.iter().filter(|(_, time)| time.is_none()).count() as f64;
     let service = &report["switch"]["service_datagrams"];

@@ -47,6 +47,33 @@ pub(super) struct Timeline {
     pub(super) back_after_ms: Vec<f64>,
 }
 
+impl Timeline {
+    /// What the service received past the tunnel: the rate of each of its samples, less what came through the tunnel in the same
+    /// time.
+    pub(super) fn past_tunnel(&self) -> Vec<Rate> {
+        let mut begin = self.service.first().map_or(0.0, |first| first.at_s - SAMPLE.as_secs_f64());
+        let mut past = Vec::with_capacity(self.service.len());
+        for &Rate { at_s, gbps } in &self.service {
+            let length = at_s - begin;
+            let tunnel = if length > 0.0 { carried(&self.tunnel, begin, at_s) / length } else { 0.0 };
+            past.push(Rate { at_s, gbps: (gbps - tunnel).max(0.0) });
+            begin = at_s;
+        }
+        past
+    }
+}
+
+/// What samples say was carried between two times, in Gbit.
+fn carried(samples: &[Rate], from: f64, to: f64) -> f64 {
+    let mut begin = samples.first().map_or(0.0, |first| first.at_s - SAMPLE.as_secs_f64());
+    let mut sum = 0.0;
+    for sample in samples {
+        sum += sample.gbps * (sample.at_s.min(to) - begin.max(from)).max(0.0);
+        begin = sample.at_s;
+    }
+    sum
+}
+
 /// A part of the demo.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Phase {
@@ -70,6 +97,8 @@ pub(super) struct Ping {
     pub(super) at_s: f64,
     /// The round trip, none if no answer came.
     pub(super) round_trip_ms: Option<f64>,
+    /// The TTL that its answer had left, which tells how many hops it took.
+    pub(super) ttl: Option<u8>,
 }
 
 /// The mean rate between the sample before and this one.
@@ -86,6 +115,8 @@ pub(super) struct Datagram {
     pub(super) at_s: f64,
     /// When its echo was back, none if it did not come.
     pub(super) round_trip_ms: Option<f64>,
+    /// The source that the service saw, none if it did not arrive.
+    pub(super) source_seen: Option<IpAddr>,
 }
 
 /// What [`super::switch`] knows of the moment.
@@ -188,6 +219,7 @@ impl Recorder {
         let datagrams = moment.echoes.iter().map(|echo| Datagram {
             at_s: rounded(stream + echo.sent.as_secs_f64(), 6),
             round_trip_ms: echo.round_trip.map(|time| rounded(time.as_secs_f64() * 1e3, 3)),
+            source_seen: echo.source_seen,
         });
         Timeline {
             phases: phases.collect(),
@@ -282,22 +314,24 @@ fn echoes(text: &str, switched_at: f64) -> Vec<Ping> {
         let (at, rest) = line.strip_prefix('[')?.split_once(']')?;
         let number = rest.split_once("icmp_seq=")?.1.split_whitespace().next()?.parse::<u64>().ok()?;
         let time = rest.split_once(" time=")?.1.split_whitespace().next()?.parse::<f64>().ok()?;
-        Some((number, at.parse::<f64>().ok()? - switched_at, time))
+        let ttl = rest.split_once(" ttl=").and_then(|(_, rest)| rest.split_whitespace().next()?.parse::<u8>().ok());
+        Some((number, at.parse::<f64>().ok()? - switched_at, time, ttl))
     };
     let mut found: Vec<_> = text.lines().filter_map(parse).collect();
     found.sort_by_key(|&(number, ..)| number);
     found.dedup_by_key(|&mut (number, ..)| number);
     let mut pings = Vec::new();
     let mut last: Option<(u64, f64)> = None;
-    for (number, at, time) in found {
+    for (number, at, time, ttl) in found {
         if let Some((before, at_before)) = last {
             let step = (at - at_before) / (number - before) as f64;
             pings.extend((before + 1..number).map(|missing| Ping {
                 at_s: rounded(at_before + step * (missing - before) as f64, 3),
                 round_trip_ms: None,
+                ttl: None,
             }));
         }
-        pings.push(Ping { at_s: rounded(at, 3), round_trip_ms: Some(time) });
+        pings.push(Ping { at_s: rounded(at, 3), round_trip_ms: Some(time), ttl });
         last = Some((number, at));
     }
     pings
@@ -329,6 +363,25 @@ mod tests {
         assert_eq!(rates(&samples, |at| since(switched, at)), [rate(-0.1, 1.0), rate(0.1, 0.0), rate(0.15, 0.0)]);
     }
 
+    /// Two threads sample at times of their own.
+    #[test]
+    fn what_came_through_the_tunnel_did_not_come_past_it() {
+        let rates = |from: f64, gbps: &[f64]| -> Vec<Rate> {
+            gbps.iter().zip(0_u32..).map(|(&gbps, tenth)| Rate { at_s: from + f64::from(tenth) * 0.1, gbps }).collect()
+        };
+        let past = |service: &[f64], tunnel: &[f64]| -> Vec<f64> {
+            let timeline =
+                Timeline { service: rates(0.0, service), tunnel: rates(-0.05, tunnel), ..Timeline::default() };
+            timeline.past_tunnel().iter().map(|rate| rounded(rate.gbps, 6)).collect()
+        };
+        // A change in the middle of a sample is in both of the other.
+        assert_eq!(past(&[0.2, 0.2, 0.1, 0.0], &[0.2, 0.2, 0.2, 0.0, 0.0]), [0.0, 0.0, 0.0, 0.0]);
+        assert_eq!(past(&[0.2, 5.0, 5.0], &[0.2, 0.2, 0.0, 0.0]), [0.0, 4.9, 5.0]);
+        // The tunnel carries what goes elsewhere, too.
+        assert_eq!(past(&[0.1, 0.1], &[0.3, 0.3, 0.3]), [0.0, 0.0]);
+        assert_eq!(past(&[1.0, 2.0], &[]), [1.0, 2.0]);
+    }
+
     #[test]
     fn echoes_that_got_no_answer_stand_between_those_that_did() {
         let text = "PING 20.60.1.10 (20.60.1.10) 56(84) bytes of data.\n\
@@ -336,15 +389,15 @@ mod tests {
                     [1000.200000] 64 bytes from 20.60.1.10: icmp_seq=2 ttl=60 time=20.6 ms\n\
                     [1000.500000] 64 bytes from 20.60.1.10: icmp_seq=5 ttl=63 time=0.151 ms\n\
                     \n--- 20.60.1.10 ping statistics ---\n";
-        let ping = |at_s, round_trip_ms| Ping { at_s, round_trip_ms };
+        let ping = |at_s, round_trip_ms, ttl| Ping { at_s, round_trip_ms, ttl };
         assert_eq!(
             echoes(text, 1000.25),
             [
-                ping(-0.15, Some(20.5)),
-                ping(-0.05, Some(20.6)),
-                ping(0.05, None),
-                ping(0.15, None),
-                ping(0.25, Some(0.151)),
+                ping(-0.15, Some(20.5), Some(60)),
+                ping(-0.05, Some(20.6), Some(60)),
+                ping(0.05, None, None),
+                ping(0.15, None, None),
+                ping(0.25, Some(0.151), Some(63)),
             ]
         );
         assert!(echoes("", 0.0).is_empty());

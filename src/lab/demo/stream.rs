@@ -51,6 +51,8 @@ pub(super) struct Echo {
     pub(super) sent: Duration,
     /// How long it took there and back, none if it did not come back.
     pub(super) round_trip: Option<Duration>,
+    /// The source that the server saw, which tells the path; none if it did not arrive.
+    pub(super) source_seen: Option<IpAddr>,
 }
 
 /// What a datagram carries: its number, and when it was sent, in nanoseconds since the stream began.
@@ -58,6 +60,17 @@ const LENGTH: usize = 12;
 
 /// Numbers that came back, when they were sent and how long they took.
 type Journal = Mutex<Vec<(u32, Duration, Duration)>>;
+
+/// Numbers that arrived, and the source of each.
+type Sources = Mutex<Vec<(u32, IpAddr)>>;
+
+/// Who receives.
+enum Receiver {
+    /// Whoever sent, and notes how long each took; since when.
+    Client(Instant, Arc<Journal>),
+    /// Whoever sends back, and notes where each came from.
+    Server(Arc<Sources>),
+}
 
 /// A stream that runs until it is finished or dropped.
 #[derive(Debug)]
@@ -68,6 +81,7 @@ pub(super) struct Stream {
     arrived: Arc<AtomicU64>,
     returned: Arc<AtomicU64>,
     journal: Arc<Journal>,
+    sources: Arc<Sources>,
     enough: Arc<AtomicBool>,
     stop: Arc<AtomicBool>,
     sender: Option<JoinHandle<()>>,
@@ -96,6 +110,7 @@ impl Stream {
             arrived: Arc::default(),
             returned: Arc::default(),
             journal: Arc::default(),
+            sources: Arc::default(),
             enough: Arc::default(),
             stop: Arc::default(),
             sender: None,
@@ -110,11 +125,12 @@ impl Stream {
         let receiver = client.try_clone()?;
         self.begin = Instant::now();
         let begin = self.begin;
-        let journal = Some((begin, Arc::clone(&self.journal)));
-        for (socket, count, journal) in [(server, &self.arrived, None), (receiver, &self.returned, journal)] {
+        let served = Receiver::Server(Arc::clone(&self.sources));
+        let noted = Receiver::Client(begin, Arc::clone(&self.journal));
+        for (socket, count, who) in [(server, &self.arrived, served), (receiver, &self.returned, noted)] {
             let (count, stop) = (Arc::clone(count), Arc::clone(&self.stop));
             let thread = thread::Builder::new().name(format!("datagrams of {}", self.to));
-            self.receivers.push(thread.spawn(move || receive(&socket, journal.as_ref(), &count, &stop))?);
+            self.receivers.push(thread.spawn(move || receive(&socket, &who, &count, &stop))?);
         }
         let (sent, enough) = (Arc::clone(&self.sent), Arc::clone(&self.enough));
         let thread = thread::Builder::new().name(format!("stream to {}", self.to));
@@ -166,7 +182,8 @@ impl Stream {
         }
         let (arrived, returned) = count();
         let journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
-        (Tally { sent, arrived, returned, rate: sent as f64 / seconds }, echoes(sent, &journal))
+        let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        (Tally { sent, arrived, returned, rate: sent as f64 / seconds }, echoes(sent, &journal, &sources))
     }
 
     fn end_sending(&mut self) {
@@ -189,12 +206,17 @@ impl Drop for Stream {
 }
 
 /// What became of so many datagrams: one that did not come back was sent when it was due.
-fn echoes(sent: u64, journal: &[(u32, Duration, Duration)]) -> Vec<Echo> {
-    let due = |number| Echo { sent: Duration::from_secs(1) * number / RATE, round_trip: None };
+fn echoes(sent: u64, journal: &[(u32, Duration, Duration)], sources: &[(u32, IpAddr)]) -> Vec<Echo> {
+    let due = |number| Echo { sent: Duration::from_secs(1) * number / RATE, round_trip: None, source_seen: None };
     let mut echoes: Vec<_> = (0..u32::try_from(sent).unwrap_or(u32::MAX)).map(due).collect();
     for &(number, sent, round_trip) in journal {
         if let Some(echo) = echoes.get_mut(number as usize) {
-            *echo = Echo { sent, round_trip: Some(round_trip) };
+            (echo.sent, echo.round_trip) = (sent, Some(round_trip));
+        }
+    }
+    for &(number, source) in sources {
+        if let Some(echo) = echoes.get_mut(number as usize) {
+            echo.source_seen = Some(source);
         }
     }
     echoes
@@ -233,9 +255,8 @@ fn read_datagram(bytes: [u8; LENGTH]) -> (u32, Duration) {
     (u32::from_be_bytes([a, b, c, d]), Duration::from_nanos(u64::from_be_bytes(sent)))
 }
 
-/// Counts the different numbers that arrive: a client notes how long they took, a server, which has no journal, sends
-/// them back.
-fn receive(socket: &UdpSocket, journal: Option<&(Instant, Arc<Journal>)>, count: &AtomicU64, stop: &AtomicBool) {
+/// Counts the different numbers that arrive, and notes of them what whoever receives them knows. A server sends them back.
+fn receive(socket: &UdpSocket, who: &Receiver, count: &AtomicU64, stop: &AtomicBool) {
     let mut seen = HashSet::new();
     while !stop.load(Ordering::Relaxed) {
         let mut bytes = [0; LENGTH];
@@ -244,12 +265,17 @@ fn receive(socket: &UdpSocket, journal: Option<&(Instant, Arc<Journal>)>, count:
         let (number, sent) = read_datagram(bytes);
         if length == bytes.len() && seen.insert(number) {
             count.store(seen.len() as u64, Ordering::Relaxed);
-            if let Some((begin, journal)) = journal {
-                let took = begin.elapsed().saturating_sub(sent);
-                journal.lock().unwrap_or_else(PoisonError::into_inner).push((number, sent, took));
+            match who {
+                Receiver::Client(begin, journal) => {
+                    let took = begin.elapsed().saturating_sub(sent);
+                    journal.lock().unwrap_or_else(PoisonError::into_inner).push((number, sent, took));
+                }
+                Receiver::Server(sources) => {
+                    sources.lock().unwrap_or_else(PoisonError::into_inner).push((number, from.ip()));
+                }
             }
         }
-        if journal.is_none() {
+        if matches!(who, Receiver::Server(_)) {
             // An echo that cannot be sent does not come back, and is counted as that.
             let _ = socket.send_to(&bytes[..length], from);
         }
@@ -260,19 +286,18 @@ fn receive(socket: &UdpSocket, journal: Option<&(Instant, Arc<Journal>)>, count:
 mod tests {
     use super::*;
 
-    fn receiver(
-        journal: Option<(Instant, Arc<Journal>)>,
-    ) -> (SocketAddr, Arc<AtomicU64>, Arc<AtomicBool>, JoinHandle<()>) {
+    fn receiver(who: Receiver) -> (SocketAddr, Arc<AtomicU64>, Arc<AtomicBool>, JoinHandle<()>) {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("bind");
         socket.set_read_timeout(Some(LOOK)).expect("timeout");
         let (address, count, stop) = (socket.local_addr().expect("address"), Arc::default(), Arc::default());
         let (count_too, stop_too) = (Arc::clone(&count), Arc::clone(&stop));
-        (address, count, stop, thread::spawn(move || receive(&socket, journal.as_ref(), &count_too, &stop_too)))
+        (address, count, stop, thread::spawn(move || receive(&socket, &who, &count_too, &stop_too)))
     }
 
     #[test]
     fn every_number_counts_once_and_the_server_echoes() {
-        let (address, count, stop, thread) = receiver(None);
+        let sources = Arc::new(Sources::default());
+        let (address, count, stop, thread) = receiver(Receiver::Server(Arc::clone(&sources)));
         let client = UdpSocket::bind("127.0.0.1:0").expect("bind");
         client.set_read_timeout(Some(Duration::from_secs(10))).expect("timeout");
         for number in [0_u32, 1, 1, 5] {
@@ -287,6 +312,8 @@ mod tests {
         stop.store(true, Ordering::Relaxed);
         thread.join().expect("ends");
         assert_eq!(count.load(Ordering::Relaxed), 3, "0, 1 and 5");
+        let sources = sources.lock().expect("sources");
+        assert_eq!(*sources, [0, 1, 5].map(|number| (number, IpAddr::from([127, 0, 0, 1]))));
     }
 
     #[test]
@@ -312,7 +339,7 @@ mod tests {
     fn a_client_notes_how_long_each_echo_took() {
         let journal = Arc::new(Journal::default());
         let begin = Instant::now();
-        let (address, count, stop, thread) = receiver(Some((begin, Arc::clone(&journal))));
+        let (address, count, stop, thread) = receiver(Receiver::Client(begin, Arc::clone(&journal)));
         let server = UdpSocket::bind("127.0.0.1:0").expect("bind");
         for number in [2_u32, 0, 2] {
             server.send_to(&datagram(number, Duration::from_nanos(u64::from(number))), address).expect("send");
@@ -324,10 +351,12 @@ mod tests {
         }
         stop.store(true, Ordering::Relaxed);
         thread.join().expect("ends");
-        let echoes = echoes(3, &journal.lock().expect("journal"));
+        let source = IpAddr::from([10, 1, 1, 4]);
+        let echoes = echoes(3, &journal.lock().expect("journal"), &[(1, source), (9, source)]);
         assert_eq!(echoes.len(), 3);
         assert!(echoes[0].round_trip.is_some_and(|time| time <= begin.elapsed()));
-        assert_eq!(echoes[1], Echo { sent: Duration::from_millis(1), round_trip: None }, "due, and never came back");
+        let lost = Echo { sent: Duration::from_millis(1), round_trip: None, source_seen: Some(source) };
+        assert_eq!(echoes[1], lost, "due, and never came back");
         assert_eq!(echoes[2].sent, Duration::from_nanos(2));
     }
 }

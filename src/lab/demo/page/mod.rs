@@ -6,6 +6,7 @@ mod picture;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -15,11 +16,13 @@ use self::chart::{Chart, Note, Rug, Scale, Series, Shape};
 use self::picture::Way;
 use super::document::Subject;
 use super::outcome::time;
-use super::record::{PhaseKind, Timeline};
+use super::record::{PhaseKind, Rate, Timeline};
 use super::report::{Measurement, Report, shown};
 use super::{DemoError, Options};
 use crate::lab::command::Tool;
 use crate::model::network::{IoMode, Link};
+use crate::path::kind::PathKind;
+use crate::snapshot::NextHopType;
 
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
@@ -216,7 +219,8 @@ ping, iperf3 and HTTP between network namespaces of one machine; the long tunnel
 <section>
 <h2>The whole run</h2>
 <p>The endpoint was enabled at 0 s. As much TCP as goes was sent twice for three seconds, once before and once after; in between
-there are the small requests and datagrams of the switch. Samples are 100 ms apart.</p>
+there are the small requests and datagrams of the switch. Samples are 100 ms apart. Colours are what was measured: the
+interface at the end of the tunnel, and at the service what the tunnel had not carried; of a ping the hops that its answer took.</p>
 {charts}<p class="quiet after">Each line of the lower plot is ten times the one below it. While TCP fills the tunnel, a ping waits
 with it in the queue; afterwards the processors of one machine are what is shared.</p>
 </section>
@@ -325,16 +329,18 @@ with it in the queue; afterwards the processors of one machine are what is share
     fn throughput(&self) -> Chart {
         let Report { forced_tunnel: tunnel, service_endpoint: endpoint, .. } = self.report;
         let (from, to) = self.span();
-        let service = || self.timeline.service.iter().map(|rate| (rate.at_s, rate.gbps));
-        let series = |class, points: Vec<(f64, f64)>| Series { class, shape: Shape::Area, points };
-        let highest = service().map(|(_, gbps)| gbps).fold(endpoint.tcp_gbps.max(tunnel.tcp_gbps), f64::max);
+        let (through, past) = (&self.timeline.tunnel, self.timeline.past_tunnel());
+        let sampled = through.iter().chain(&self.timeline.service).map(|rate| rate.gbps);
+        let highest = sampled.fold(endpoint.tcp_gbps.max(tunnel.tcp_gbps), f64::max);
+        let series = |class, rates: &[Rate]| Series { class, shape: Shape::Area, points: visible(rates, highest) };
         let notes = self.timeline.phases.iter().filter(|phase| phase.what == PhaseKind::Throughput).map(|phase| {
-            let (class, found) = if phase.to_s < 0.0 { ("tunnel", tunnel) } else { ("endpoint", endpoint) };
+            let found = if phase.to_s < 0.0 { tunnel } else { endpoint };
+            let class = class_of_hop(&found.next_hop_type);
             Note { class, from: phase.from_s, to: phase.to_s, text: format!("{} Gb/s", found.tcp_gbps) }
         });
         Chart {
             name: "throughput",
-            title: "What the service receives".to_owned(),
+            title: "What goes through the tunnel, and what reaches the service past it".to_owned(),
             summary: format!(
                 "Throughput over time: {} Gb/s through the tunnel, {} Gb/s over the endpoint",
                 tunnel.tcp_gbps, endpoint.tcp_gbps
@@ -344,10 +350,7 @@ with it in the queue; afterwards the processors of one machine are what is share
             unit: "s",
             scale: Scale::up_to(highest),
             vertical_unit: "Gb/s",
-            series: vec![
-                series("tunnel", service().filter(|(at, _)| *at < 0.0).collect()),
-                series("endpoint", service().filter(|(at, _)| *at >= 0.0).collect()),
-            ],
+            series: vec![series("tunnel", through), series("endpoint", &past)],
             notes: notes.collect(),
             rugs: Vec::new(),
             switch: "endpoint enabled",
@@ -357,14 +360,19 @@ with it in the queue; afterwards the processors of one machine are what is share
     fn latency(&self) -> Chart {
         let Report { forced_tunnel: tunnel, service_endpoint: endpoint, .. } = self.report;
         let (from, to) = self.span();
-        let answered = || self.timeline.pings.iter().filter_map(|ping| Some((ping.at_s, ping.round_trip_ms?)));
-        // By when it was sent: one that was under way at the switch may still be answered through the tunnel.
-        let by_tunnel = |(at, time): &(f64, f64)| at - time / 1e3 < 0.0;
+        // By how many hops the answer took: one that was under way at the switch may still come through the tunnel.
+        let by_hops = |ttl: Option<u8>| {
+            let hops = ttl.map(|ttl| usize::from(FIRST_TTL.saturating_sub(ttl)) + 1);
+            class_of(hops, tunnel.path.len(), endpoint.path.len())
+        };
+        let answered = || {
+            let pings = self.timeline.pings.iter();
+            pings.filter_map(|ping| Some(((ping.at_s, ping.round_trip_ms?), by_hops(ping.ttl))))
+        };
         let lost: Vec<_> =
             self.timeline.pings.iter().filter(|ping| ping.round_trip_ms.is_none()).map(|ping| ping.at_s).collect();
-        let series = |class, points: Vec<(f64, f64)>| Series { class, shape: Shape::Dots, points };
         let text = format!("{} without an answer", lost.len());
-        let rugs = if lost.is_empty() { Vec::new() } else { vec![Rug { class: "tunnel", at: lost, text }] };
+        let rugs = if lost.is_empty() { Vec::new() } else { vec![Rug { class: "quiet", at: lost, text }] };
         Chart {
             name: "latency",
             title: "Round trip of one ping, all through the run".to_owned(),
@@ -375,12 +383,9 @@ with it in the queue; afterwards the processors of one machine are what is share
             from,
             to,
             unit: "s",
-            scale: Scale::around(answered().map(|(_, time)| time)),
+            scale: Scale::around(answered().map(|((_, time), _)| time)),
             vertical_unit: "ms",
-            series: vec![
-                series("tunnel", answered().filter(by_tunnel).collect()),
-                series("endpoint", answered().filter(|ping| !by_tunnel(ping)).collect()),
-            ],
+            series: dots(answered, ["tunnel", "endpoint", "quiet"]),
             notes: Vec::new(),
             rugs,
             switch: "endpoint enabled",
@@ -390,11 +395,13 @@ with it in the queue; afterwards the processors of one machine are what is share
     fn close_up(&self) -> String {
         let Report { switch, .. } = self.report;
         let (connections, datagrams) = (&switch.connections, &switch.service_datagrams);
-        let milliseconds =
-            || self.timeline.datagrams.iter().map(|datagram| (datagram.at_s * 1e3, datagram.round_trip_ms));
-        let answered = || milliseconds().filter_map(|(at, time)| Some((at, time?)));
-        let lost: Vec<_> = milliseconds().filter(|(_, time)| time.is_none()).map(|(at, _)| at).collect();
-        let series = |class, points: Vec<(f64, f64)>| Series { class, shape: Shape::Dots, points };
+        let sent = || self.timeline.datagrams.iter();
+        let by_source = |seen: Option<IpAddr>| {
+            class_of(seen.map(Some), self.report.forced_tunnel.source_seen, self.report.service_endpoint.source_seen)
+        };
+        let answered =
+            || sent().filter_map(|one| Some(((one.at_s * 1e3, one.round_trip_ms?), by_source(one.source_seen))));
+        let lost: Vec<_> = sent().filter(|one| one.round_trip_ms.is_none()).map(|one| one.at_s * 1e3).collect();
         let text = format!(
             "Eight small applications ask again and again on open connections, and a stream of numbered datagrams, one each \
              millisecond, is echoed by the service. Sidestep resets the connections in both directions, so that \
@@ -412,20 +419,17 @@ with it in the queue; afterwards the processors of one machine are what is share
         .replacen("Eight", &count(connections.open), 1);
         let chart = Chart {
             name: "datagrams",
-            title: "Round trip of each datagram, by when it was sent".to_owned(),
+            title: "Round trip of each datagram, by when it was sent; the colour is that of the source that the service saw".to_owned(),
             summary: format!("Round trips about the switch; {} echoes lost", datagrams.echoes_lost),
             from: -CLOSE,
             to: CLOSE.max(connections.back_after_worst_ms * 1.25),
             unit: "ms",
-            scale: Scale::around(answered().map(|(_, time)| time)),
+            scale: Scale::around(answered().map(|((_, time), _)| time)),
             vertical_unit: "ms",
-            series: vec![
-                series("fine tunnel", answered().filter(|(at, _)| *at < 0.0).collect()),
-                series("fine endpoint", answered().filter(|(at, _)| *at >= 0.0).collect()),
-            ],
+            series: dots(answered, ["fine tunnel", "fine endpoint", "fine quiet"]),
             notes: Vec::new(),
             rugs: vec![
-                Rug { class: "tunnel", at: lost, text: format!("{} lost", datagrams.lost + datagrams.echoes_lost) },
+                Rug { class: "quiet", at: lost, text: format!("{} lost", datagrams.lost + datagrams.echoes_lost) },
                 Rug {
                     class: "endpoint",
                     at: self.timeline.back_after_ms.clone(),
@@ -488,6 +492,55 @@ with it in the queue; afterwards the processors of one machine are what is share
             switch.flows_reset
         )
     }
+}
+
+/// The TTL that Linux sends an answer with.
+const FIRST_TTL: u8 = 64;
+
+/// How something went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Went {
+    Tunnel,
+    Endpoint,
+    /// Not to be told.
+    Unknown,
+}
+
+/// How something went that has a mark, by the marks of both paths as they were measured. Where these are the same, nothing can
+/// have gone by the endpoint.
+fn class_of<T: PartialEq>(mark: Option<T>, tunnel: T, endpoint: T) -> Went {
+    match mark {
+        Some(mark) if mark == tunnel => Went::Tunnel,
+        Some(mark) if mark == endpoint => Went::Endpoint,
+        _ => Went::Unknown,
+    }
+}
+
+/// The class of the path that a type of next hop is of.
+fn class_of_hop(next_hop_type: &str) -> &'static str {
+    let known = NextHopType::ALL.into_iter().find(|known| known.name() == next_hop_type).map(PathKind::of);
+    match known {
+        Some(PathKind::Tunnel) => "tunnel",
+        Some(PathKind::Endpoint) => "endpoint",
+        _ => "quiet",
+    }
+}
+
+/// Dots in the colour of how each went, by the classes for tunnel, endpoint and unknown.
+fn dots<I: Iterator<Item = ((f64, f64), Went)>>(all: impl Fn() -> I, classes: [&'static str; 3]) -> Vec<Series> {
+    let of = |went, class| {
+        let points = all().filter(|(_, how)| *how == went).map(|(point, _)| point).collect();
+        Series { class, shape: Shape::Dots, points }
+    };
+    let [tunnel, endpoint, unknown] = classes;
+    vec![of(Went::Tunnel, tunnel), of(Went::Endpoint, endpoint), of(Went::Unknown, unknown)]
+}
+
+/// Samples that can be seen in a plot of this height, with their neighbours: what is left is a line along the axis.
+fn visible(rates: &[Rate], highest: f64) -> Vec<(f64, f64)> {
+    let is_high = |place: usize| rates.get(place).is_some_and(|rate| rate.gbps > highest / 200.0);
+    let near = |place: usize| is_high(place) || is_high(place + 1) || place.checked_sub(1).is_some_and(is_high);
+    rates.iter().enumerate().filter(|(place, _)| near(*place)).map(|(_, rate)| (rate.at_s, rate.gbps)).collect()
 }
 
 /// A table; its cells are HTML already.

@@ -10,10 +10,13 @@ fn timeline() -> Timeline {
     let ping = |tenth: i32| Ping {
         at_s: f64::from(tenth) / 10.0,
         round_trip_ms: (tenth != 0).then_some(if tenth < 0 { 20.5 } else { 0.2 }),
+        ttl: (tenth != 0).then_some(if tenth < 0 { 62 } else { 63 }),
     };
     let datagram = |millisecond: i32| Datagram {
         at_s: f64::from(millisecond) / 1000.0,
         round_trip_ms: (!(-15..5).contains(&millisecond)).then_some(if millisecond < 0 { 20.4 } else { 0.1 }),
+        source_seen: (!(-1..0).contains(&millisecond))
+            .then(|| if millisecond < 0 { [203, 0, 113, 10].into() } else { [10, 1, 1, 4].into() }),
     };
     let phase = |from_s, to_s| Phase { what: PhaseKind::Throughput, from_s, to_s };
     Timeline {
@@ -128,7 +131,9 @@ fn the_switch_is_marked_where_it_was() {
                 mark[mark.find("d=\"M").expect("path") + 4..].split(' ').next().expect("x").parse().expect("x");
             let expected = left + (0.0 - from) / (to - from) * (right - left);
             assert!((at - expected).abs() < 0.06, "{name}: {at}, not {expected}");
-            // What came before it is drawn in the tunnel's colour and left of it, the rest on the other side.
+            // What came before it is drawn in the tunnel's colour and left of it, the rest on the other side. An area begins and
+            // ends with a sample of nothing.
+            let beside = if name == "throughput" { 0.11 / (to - from) * (right - left) } else { 0.06 };
             for (class, left_of) in [("tunnel\"", true), ("endpoint\"", false)] {
                 let shapes =
                     chart.split("<path class=\"").filter(|path| path.starts_with("dots") || path.starts_with("line"));
@@ -136,12 +141,40 @@ fn the_switch_is_marked_where_it_was() {
                     let path = shape.split("d=\"").nth(1).and_then(|rest| rest.split('"').next()).expect("path");
                     for point in path.split(['M', 'L']).filter(|point| !point.is_empty()) {
                         let x: f64 = point.split(' ').next().expect("x").parse().expect("number");
-                        assert!(if left_of { x <= at } else { x >= at - 0.06 }, "{name}: {x} of {class}");
+                        assert!(if left_of { x <= at + beside } else { x >= at - beside }, "{name}: {x} of {class}");
                     }
                 }
             }
         }
     }
+}
+
+/// Colours are what was measured, not what the clock said should be so.
+#[test]
+fn a_switch_that_did_nothing_has_no_traffic_of_the_endpoint() {
+    let mut timeline = timeline();
+    timeline.tunnel.clone_from(&timeline.service);
+    timeline.pings.iter_mut().for_each(|ping| ping.ttl = ping.ttl.map(|_| 62));
+    let public = "203.0.113.10".parse().expect("address");
+    timeline.datagrams.iter_mut().for_each(|datagram| datagram.source_seen = Some(public));
+    let page = html(&report(), &timeline, &setting(), &[]);
+    for name in ["throughput", "latency", "datagrams"] {
+        for chart in charts(&page, name) {
+            let shapes = |class: &str| {
+                let of = |shape: &str| chart.matches(&format!("<path class=\"{shape} {class}\"")).count();
+                of("line") + of("area") + of("dots") + of("dots fine")
+            };
+            assert!(shapes("tunnel") > 0 && shapes("endpoint") == 0, "{name}");
+        }
+    }
+    // An answer that took as many hops as neither path is of neither.
+    timeline.pings.iter_mut().for_each(|ping| ping.ttl = Some(50));
+    let page = html(&report(), &timeline, &setting(), &[]);
+    assert!(charts(&page, "latency")[0].contains("class=\"dots quiet\""));
+    let mut report = report();
+    report.service_endpoint.next_hop_type = report.forced_tunnel.next_hop_type.clone();
+    let page = html(&report, &timeline, &setting(), &[]);
+    assert!(!charts(&page, "throughput")[0].contains("class=\"note endpoint\""));
 }
 
 #[test]
