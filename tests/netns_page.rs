@@ -91,7 +91,7 @@ fn the_page_shows_paths_and_switches_an_endpoint_by_keyboard() {
 
     // A ping that was there before somebody looked has had its first answer; new flows are what tells how long the path takes.
     browser.wait_for(
-        "return document.getElementById('latency').textContent.includes('No flow of a NIC has had its first answer.')",
+        "return document.getElementById('latency').textContent.includes('No new flow of a NIC has been answered yet.')",
     );
     let tunnel = first_answers(&lab, &browser, "Tunnel");
     assert!((40.0..400.0).contains(&tunnel), "20 ms there and 20 ms back: {tunnel} ms");

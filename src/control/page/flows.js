@@ -7,7 +7,7 @@ const FEW = () => (matchMedia("(max-width: 860px)").matches ? 10 : 30);
 const COLUMNS = [
   { id: "path", name: "Path", value: (flow) => pathName(flow.path), of: (flow) => pathLabel(flow.path) },
   { id: "from", name: "From", value: (flow) => `${flow.ingress} ${flow.source}`, of: (flow) => [h("b", {}, flow.ingress), ` ${flow.source}`] },
-  { id: "to", name: "To", value: (flow) => flow.destination, of: (flow) => [`${flow.destination} `, h("span", { class: "fine" }, `${flow.protocol}, ${flow.phase}`)] },
+  { id: "to", name: "To", value: (flow) => flow.destination, of: (flow) => [`${flow.destination} `, h("span", { class: "fine" }, `${flow.protocol}${flow.identifier === null ? "" : ` id ${flow.identifier}`}, ${flow.phase}`)] },
   { id: "hop", name: "Next hop type", value: (flow) => flow.next_hop_type, of: (flow) => flow.next_hop_type },
   { id: "endpoint", name: "Endpoint", value: (flow) => flow.endpoint ?? "", of: (flow) => flow.endpoint ?? "–" },
   { id: "seen", name: "Source seen", value: (flow) => flow.presented, of: (flow) => (flow.presented === flow.source ? h("span", { class: "fine" }, "as sent") : flow.presented) },
@@ -15,7 +15,7 @@ const COLUMNS = [
   { id: "bytes", name: "Total", class: "number", value: (flow) => flow.bytes[0] + flow.bytes[1], of: (flow) => bytes(flow.bytes[0] + flow.bytes[1]) },
 ];
 
-export const keyOf = (flow) => [flow.protocol, flow.ingress, flow.source, flow.destination].join(" ");
+export const keyOf = (flow) => flow.key;
 
 export class Flows {
   /** `look` is told which flow is looked at, or none; `choose` which one is kept. */
@@ -59,7 +59,7 @@ export class Flows {
 
   matching() {
     const words = this.search.value.toLowerCase().split(/\s+/).filter(Boolean);
-    const text = (flow) => `${COLUMNS.slice(0, 6).map((column) => column.value(flow)).join(" ")} ${flow.protocol} ${flow.phase} ${flow.egress} ${flow.reached}`.toLowerCase();
+    const text = (flow) => `${COLUMNS.slice(0, 6).map((column) => column.value(flow)).join(" ")} ${flow.protocol} ${flow.identifier ?? ""} ${flow.phase} ${flow.egress} ${flow.reached}`.toLowerCase();
     const column = COLUMNS.find((column) => column.id === this.sort.id);
     const order = (a, b) => {
       const [x, y] = [column.value(a), column.value(b)];

@@ -16,6 +16,7 @@ use crate::control::answers::{Change, FlowAnswer};
 use crate::control::difference::flow_answer;
 use crate::control::node::Node;
 use crate::control::round_trips::RoundTrip;
+use crate::packet::parse::protocol;
 use crate::path::DropReason;
 use crate::path::kind::PathKind;
 use crate::path::look::{self, Carried, Found, Look, PathCounted};
@@ -112,6 +113,10 @@ pub struct Sample {
 /// A flow with its way and rate.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct LiveFlow {
+    /// What tells it from all others: protocol, port, source, destination, and source port or ICMP identifier.
+    pub key: String,
+    /// The ICMP identifier: what tells pings between the same addresses apart.
+    pub identifier: Option<u16>,
     /// The flow.
     #[serde(flatten)]
     pub flow: FlowAnswer,
@@ -343,11 +348,16 @@ fn way(snapshot: &Snapshot, (ingress, next_hop_type, egress): (PortId, NextHopTy
 /// The fastest flows, the fastest first.
 fn flows(found: &Found, snapshot: &Snapshot) -> Vec<LiveFlow> {
     let seconds = found.elapsed.map_or(0.0, |elapsed| elapsed as f64 / 1000.0);
-    let live = |Carried { flow, counted }: &Carried| LiveFlow {
-        flow: flow_answer(flow, snapshot),
-        path: way(snapshot, (flow.sides.ingress, flow.state.next_hop_type, flow.sides.egress)),
-        endpoint: None,
-        rate: counted.bytes.map(|bytes| per_second(bytes, seconds)),
+    let live = |Carried { flow, counted }: &Carried| {
+        let (told, number) = (flow_answer(flow, snapshot), flow.sides.source.1);
+        LiveFlow {
+            key: format!("{} {} {} {} {number}", told.protocol, told.ingress, told.source, told.destination),
+            identifier: [protocol::ICMP, protocol::ICMPV6].contains(&flow.sides.protocol).then_some(number),
+            flow: told,
+            path: way(snapshot, (flow.sides.ingress, flow.state.next_hop_type, flow.sides.egress)),
+            endpoint: None,
+            rate: counted.bytes.map(|bytes| per_second(bytes, seconds)),
+        }
     };
     let mut flows: Vec<LiveFlow> = found.fastest.iter().map(live).collect();
     flows.sort_by_key(|flow| {

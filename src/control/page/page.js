@@ -31,7 +31,7 @@ const endpoints = new Endpoints({ done: updateAnew });
 const throughput = new Plot(byId("throughput"), { label: "Throughput by path over three minutes", format: rate, least: 1000 });
 const latency = new Plot(byId("latency"), {
   label: "Time to the first answer of new flows by path over three minutes", format: milliseconds, least: 10, sparse: true,
-  empty: "No flow of a NIC has had its first answer.",
+  empty: "No new flow of a NIC has been answered yet.",
 });
 
 const board = new Map(PATHS.map((path) => {

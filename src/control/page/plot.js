@@ -54,7 +54,7 @@ export class Plot {
     for (const value of scale.marks) {
       const at = y(value);
       parts.push(s("path", { class: "grid", d: `M${EDGE.left} ${at}H${width - EDGE.right}` }),
-        s("text", { class: "axis", x: EDGE.left - 8, y: at + 4, "text-anchor": "end" }, this.format(value)));
+        s("text", { class: "axis", x: EDGE.left - 8, y: at + 4, "text-anchor": "end" }, round(this.format(value))));
     }
     const step = width < 520 ? 60 : 30;
     for (let ago = 0; ago <= 180; ago += step) {
@@ -123,6 +123,11 @@ function decades(values, least) {
     part: (value) => Math.max(0, (Math.log10(Math.max(value, 1e-9)) - low) / span),
     marks: Array.from({ length: span + 1 }, (_, decade) => 10 ** (low + decade)),
   };
+}
+
+/** A mark of an axis needs no digits that say nothing: 10.0 ms is 10 ms. */
+function round(text) {
+  return text.replace(/(\.\d*?)0+ /, "$1 ").replace(". ", " ");
 }
 
 /** The sample that is closest to a time, none where all are further away. */

@@ -415,6 +415,25 @@ fn a_fast_flow_among_many_is_found() {
     }
 }
 
+/// They have the same addresses and no ports.
+#[test]
+fn pings_between_the_same_addresses_are_told_apart() {
+    let setup = Setup::new();
+    let ping = |identifier| {
+        let mut ping = flow([20, 60, 1, 10]);
+        ping.sides.protocol = 1;
+        for side in [&mut ping.sides.source, &mut ping.sides.destination, &mut ping.sides.presented] {
+            side.1 = identifier;
+        }
+        ping
+    };
+    *setup.stage.flows.lock().unwrap() = vec![ping(7), ping(8)];
+    let flows = Watch::default().look(&setup.node, 0).flows;
+    let mut keys: Vec<_> = flows.iter().map(|flow| (flow.key.as_str(), flow.identifier)).collect();
+    keys.sort_unstable();
+    assert_eq!(keys, [("icmp vm1 10.1.1.4 20.60.1.10 7", Some(7)), ("icmp vm1 10.1.1.4 20.60.1.10 8", Some(8))]);
+}
+
 /// A gathered send that fails takes back what was counted.
 #[test]
 fn counters_that_were_lowered_are_no_throughput() {
