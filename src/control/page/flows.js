@@ -91,8 +91,10 @@ export class Flows {
     const stop = rows.find((row) => row === document.activeElement) ?? rows[0];
     rows.forEach((row) => { row.tabIndex = row === stop ? 0 : -1; });
     const { sample } = this.live;
-    const part = sample.complete ? many(sample.total, "flow") : `sample: the fastest of ${count(sample.looked_at)} flows looked at, of ${count(sample.total)}`;
-    say(byId("flows-count"), `${part}${found.length < this.flows.length ? `; ${count(found.length)} found` : sample.complete && sample.total > this.flows.length ? `; the ${this.flows.length} fastest are here` : ""}`);
+    const part = sample.complete ? many(sample.total, "flow") : `sample: ${count(sample.looked_at)} flows are known, of ${count(sample.total)}`;
+    // What is searched is what is here; `sidestep top` asks the node for words.
+    const here = sample.total > this.flows.length ? `; the ${count(this.flows.length)} fastest are here` : "";
+    say(byId("flows-count"), `${part}${here}${found.length < this.flows.length ? `; ${count(found.length)} found${here ? " among them" : ""}` : ""}`);
     this.more.hidden = shown.length === found.length;
     say(this.more, `Show all ${found.length}`);
     this.empty.hidden = found.length > 0;
