@@ -23,7 +23,7 @@ mod outbound;
 mod packets;
 mod path_mtu;
 mod policies;
-mod records;
+mod first_answers;
 mod restart;
 mod site;
 mod smuggling;
