@@ -89,7 +89,8 @@ impl Core {
     pub(super) fn adopt(&mut self, snapshot: Arc<Snapshot>) {
         // Flows between the families may be left from the snapshot before.
         self.crosses |= crosses(&snapshot);
-        self.snapshot = snapshot;
+        let before = std::mem::replace(&mut self.snapshot, snapshot);
+        self.log_adopted(before);
         self.changed.clear();
     }
 

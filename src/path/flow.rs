@@ -94,6 +94,9 @@ const RST_SEEN: u8 = 0b0100_0000;
 /// are 8.7 years.
 const SEEN_SHIFT: u32 = 6;
 
+/// [`FlowState::generation`] of a flow that this process has not decided yet: no snapshot has it.
+pub(super) const NEVER: u32 = 0;
+
 /// [`FlowState::pool`] of a flow that no pool translates.
 const NO_POOL: u16 = u16::MAX;
 

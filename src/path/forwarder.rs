@@ -290,6 +290,9 @@ impl Forwarder {
             (None, None) => None,
             (v4, v6) => Some((v4.unwrap_or(u32::MAX), v6.unwrap_or(u32::MAX))),
         };
+        if self.sweep.is_none() {
+            self.core.log_settled();
+        }
         self.sweep.is_none()
     }
 

@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crossbeam::queue::ArrayQueue;
 
 use super::core::Core;
-use super::flow::{Family, FlowState, Phase};
+use super::flow::{Family, FlowState, NEVER, Phase};
 use super::policy::Named;
 use super::redecide::{self, Sides, sides};
 use super::subject::Subject;
@@ -156,16 +156,21 @@ pub struct Lost {
 
 impl Default for Records {
     fn default() -> Self {
+        Self::with_room(WAITING)
+    }
+}
+
+impl Records {
+    /// Room for so many records.
+    pub fn with_room(records: usize) -> Self {
         Self {
-            waiting: ArrayQueue::new(WAITING),
+            waiting: ArrayQueue::new(records.max(1)),
             lost: AtomicU64::new(0),
             lost_packets: AtomicU64::new(0),
             lost_bytes: AtomicU64::new(0),
         }
     }
-}
 
-impl Records {
     /// The oldest record.
     pub fn take(&self) -> Option<Record> {
         self.waiting.pop()
@@ -226,6 +231,21 @@ pub(super) struct Log {
     /// When flows that go on are looked at next, and the part of the tables.
     next_look: u64,
     part: u32,
+    /// Snapshots that flows may still be of, the oldest first: until all have been decided again.
+    former: Vec<Arc<Snapshot>>,
+}
+
+/// Snapshots that are kept for flows that have not been decided again. Changes that come faster than that are told of
+/// under the oldest of these.
+const FORMER: usize = 4;
+
+/// The snapshot that a flow was decided under last. That of another process is not here: the current one stands for it.
+fn snapshot_of<'s>(log: &'s Log, current: &'s Arc<Snapshot>, state: &FlowState) -> &'s Arc<Snapshot> {
+    let of = |snapshot: &&Arc<Snapshot>| snapshot.generation as u32 == state.generation;
+    if of(&current) || state.generation == NEVER {
+        return current;
+    }
+    log.former.iter().find(of).or(log.former.first()).unwrap_or(current)
 }
 
 impl Log {
@@ -315,7 +335,8 @@ impl Core {
         log.add(record);
     }
 
-    /// A flow has ended, or is left as a trace only. Traces have been told of before.
+    /// A flow has ended, or is left as a trace only. Traces have been told of before. It is told under the snapshot that it
+    /// was decided under: the one that ended it may know neither its port nor its endpoint.
     #[cold]
     pub(super) fn log_end<A: Family>(
         &mut self,
@@ -332,8 +353,25 @@ impl Core {
         let Some(log) = &mut self.log else { return };
         let told = std::mem::take(log.told::<A>(id.index()));
         let seen = Seen { forward, reverse, state };
-        let record = of_flow(&told, seen, named, Event::End(ending), now, (self.settings.worker, &self.snapshot));
+        let snapshot = snapshot_of(log, &self.snapshot, state);
+        let record = of_flow(&told, seen, named, Event::End(ending), now, (self.settings.worker, snapshot));
         log.add(record);
+    }
+
+    /// The snapshot before is needed until every flow has been decided again.
+    pub(super) fn log_adopted(&mut self, before: Arc<Snapshot>) {
+        let Some(log) = &mut self.log else { return };
+        if log.former.len() == FORMER {
+            log.former.remove(0);
+        }
+        log.former.push(before);
+    }
+
+    /// Every flow is of the current snapshot.
+    pub(super) fn log_settled(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.former.clear();
+        }
     }
 
     /// The phase of a flow has changed, or it had its first answer.
@@ -403,7 +441,7 @@ impl Core {
     pub(super) fn log_to(&mut self, records: Option<Arc<Records>>, now: u64) {
         self.log = records.map(|records| {
             let (v4, v6) = (Vec::new(), Vec::new());
-            Log { records, v4, v6, micros: 1, next_look: now + LOOK, part: 0 }
+            Log { records, v4, v6, micros: 1, next_look: now + LOOK, part: 0, former: Vec::with_capacity(FORMER) }
         });
     }
 
@@ -455,8 +493,9 @@ impl Core {
             let named = redecide::named(self, forward, state);
             let Some(log) = &mut self.log else { return };
             let seen = Seen { forward, reverse, state };
+            let snapshot = snapshot_of(log, &self.snapshot, state).clone();
             let told = log.told::<A>(place);
-            let record = of_flow(told, seen, named, Event::Continue, now, (self.settings.worker, &self.snapshot));
+            let record = of_flow(told, seen, named, Event::Continue, now, (self.settings.worker, &snapshot));
             // Where there is no room it is told the next time, with what comes until then.
             if log.records.has_taken(record) {
                 let told = log.told::<A>(place);
@@ -481,7 +520,8 @@ impl Core {
             let Some(log) = &mut self.log else { return };
             let seen = Seen { forward, reverse, state };
             let told = std::mem::take(log.told::<A>(id.index()));
-            visit(of_flow(&told, seen, named, event, now, (self.settings.worker, &self.snapshot)));
+            let snapshot = snapshot_of(log, &self.snapshot, state);
+            visit(of_flow(&told, seen, named, event, now, (self.settings.worker, snapshot)));
         }
     }
 }

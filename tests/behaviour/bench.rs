@@ -7,12 +7,14 @@ use sidestep::model::network::{EndpointSource, Network, ServiceEndpoint};
 use sidestep::packet::frame::Frame;
 use sidestep::path::counters::Counters;
 use sidestep::path::forwarder::{FlowSummary, Settings};
+use sidestep::path::record::Records;
 use sidestep::path::shared::Shared;
 use sidestep::path::{Answer, DropReason, Egress, Forwarder, SendFailure, Verdict};
 use sidestep::plan::Plan;
 use sidestep::snapshot::{PortId, Snapshot};
 use sidestep::tags::Catalogue;
 use sidestep::telemetry::counters::Report;
+use sidestep::telemetry::flow_record::{FlowEvent, FlowRecord};
 
 use crate::packets::{Seen, decode};
 
@@ -162,6 +164,8 @@ pub(crate) struct Bench {
     pub(crate) now: u64,
     counters: Arc<Counters>,
     shared: Arc<Shared>,
+    /// Records of flows, where they are made.
+    records: Option<Arc<Records>>,
 }
 
 impl Bench {
@@ -184,7 +188,7 @@ impl Bench {
         let shared = Arc::new(Shared::new(1));
         let settings = Settings { flow_limit, seed: 7, worker: 0, shared: shared.clone() };
         let forwarder = Forwarder::new(Arc::new(snapshot), counters.clone(), settings);
-        Self { network, forwarder, sent: Sent::default(), now: 1_000, counters, shared }
+        Self { network, forwarder, sent: Sent::default(), now: 1_000, counters, shared, records: None }
     }
 
     /// The network with a storage endpoint on `spoke/workload`.
@@ -229,6 +233,24 @@ impl Bench {
     /// Decides all flows again.
     pub(crate) fn sweep(&mut self) {
         while !self.forwarder.sweep(self.now, 16, &mut self.sent) {}
+    }
+
+    /// Makes records of flows from now on, with room for so many.
+    pub(crate) fn log(&mut self, room: usize) {
+        let records = Arc::new(Records::with_room(room));
+        self.forwarder.log_to(Some(records.clone()), self.now);
+        self.records = Some(records);
+    }
+
+    /// The records that wait, in words; times are those of the bench.
+    pub(crate) fn told(&mut self) -> Vec<FlowRecord> {
+        let records = self.records.as_ref().expect("records are made");
+        std::iter::from_fn(|| records.take()).map(|record| FlowRecord::new(&record, 0)).collect()
+    }
+
+    /// The records of one kind that wait; the others are gone.
+    pub(crate) fn told_of(&mut self, event: FlowEvent) -> Vec<FlowRecord> {
+        self.told().into_iter().filter(|record| record.event == event).collect()
     }
 
     /// Takes no new flows from now on, or takes them again.

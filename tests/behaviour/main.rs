@@ -23,6 +23,7 @@ mod outbound;
 mod packets;
 mod path_mtu;
 mod policies;
+mod records;
 mod restart;
 mod site;
 mod smuggling;
