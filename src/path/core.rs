@@ -7,7 +7,7 @@ use super::counters::Counters;
 use super::egress::{Egress, SendFailure};
 use super::flow::{Family, FlowState};
 use super::record::{Ending, Log};
-use super::redecide::Foreseen;
+use super::redecide::{self, Foreseen};
 use super::shared::Shared;
 use super::undecided::{Undecided, key_of};
 use super::unsolicited::Unsolicited;
@@ -134,7 +134,8 @@ impl Core {
         let Some(removed) = flows.remove(id) else { return };
         if self.is_logged() {
             let keys = (&removed.forward, &removed.reverse);
-            self.log_end(id, keys, &removed.state, Ending::Evicted, now);
+            let named = redecide::named(self, &removed.forward, &removed.state);
+            self.log_end(id, keys, (&removed.state, named), Ending::Evicted, now);
         }
         if removed.state.is_inspected() {
             self.undecided.end(&key_of(&removed.forward));

@@ -173,7 +173,7 @@ impl Forwarder {
                 Verdict::Dropped(reason) => Event::Dropped(reason),
                 Verdict::Forwarded(_) | Verdict::HandOver(_) | Verdict::Held => return verdict,
             };
-            self.core.log_packets(event, about, 1, length as u64, now);
+            self.core.log_ended(event, about, length as u64, now);
         }
         verdict
     }
@@ -387,7 +387,8 @@ fn expire<A: Family>(
     };
     let ended = flows.expire_with(now, budget, verdict, |flows, flow| {
         if core.is_logged() {
-            core.log_end(flow.id, (&flow.forward, &flow.reverse), &flow.state, Ending::Expired, now);
+            let named = redecide::named(core, &flow.forward, &flow.state);
+            core.log_end(flow.id, (&flow.forward, &flow.reverse), (&flow.state, named), Ending::Expired, now);
         }
         let Core { settings, undecided, .. } = &mut *core;
         if flow.state.is_inspected() {

@@ -14,6 +14,7 @@
 //! What a record does not tell itself follows from its snapshot, which it carries: rules, endpoint, names. Whoever reads it finds
 //! them out, off the workers.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -70,8 +71,8 @@ pub enum Ending {
     Evicted,
     /// A change gave it another path, or none.
     Changed,
-    /// What its client named, or did, is denied.
-    Denied,
+    /// What its client named, or did, is denied, for this reason.
+    Denied(DropReason),
     /// Its addresses and ports are used for another connection.
     Reused,
     /// The node has ended.
@@ -85,7 +86,7 @@ impl Ending {
             Self::Expired => "expired",
             Self::Evicted => "evicted",
             Self::Changed => "changed",
-            Self::Denied => "denied",
+            Self::Denied(_) => "denied",
             Self::Reused => "reused",
             Self::Stopped => "stopped",
         }
@@ -126,6 +127,8 @@ pub struct Record {
     pub named: Named,
     /// The name itself.
     pub name: Option<Box<str>>,
+    /// The source that a service would see of a packet that ended at its door; port 0 where a pool would have picked one.
+    pub presented: Option<(IpAddr, u16)>,
     /// How long the first answer took, in microseconds: of TCP the handshake, of others the first packet back.
     pub round_trip: Option<u32>,
     /// The worker.
@@ -205,6 +208,17 @@ impl Records {
     }
 }
 
+/// What is known of a packet that is denied, beside what it carries.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Denied {
+    /// What its connection named.
+    pub(super) named: Named,
+    /// The name itself.
+    pub(super) name: Option<Box<str>>,
+    /// The source that the service would see.
+    pub(super) presented: Option<(IpAddr, u16)>,
+}
+
 /// What has been told of a flow so far.
 #[derive(Debug, Clone, Default)]
 struct Told {
@@ -233,6 +247,8 @@ pub(super) struct Log {
     part: u32,
     /// Snapshots that flows may still be of, the oldest first: until all have been decided again.
     former: Vec<Arc<Snapshot>>,
+    /// What is known of the packet that is being denied.
+    denied: Denied,
 }
 
 /// Snapshots that are kept for flows that have not been decided again. Changes that come faster than that are told of
@@ -299,6 +315,7 @@ fn of_flow<A: Family>(
         phase: Some(state.phase),
         named,
         name: told.name.clone(),
+        presented: None,
         round_trip: told.round_trip,
         worker,
         snapshot: snapshot.clone(),
@@ -336,20 +353,19 @@ impl Core {
     }
 
     /// A flow has ended, or is left as a trace only. Traces have been told of before. It is told under the snapshot that it
-    /// was decided under: the one that ended it may know neither its port nor its endpoint.
+    /// was decided under: the one that ended it may know neither its port nor its endpoint. `named`: what its client has named.
     #[cold]
     pub(super) fn log_end<A: Family>(
         &mut self,
         id: FlowId,
         (forward, reverse): (&FlowKey<A>, &FlowKey<A>),
-        state: &FlowState,
+        (state, named): (&FlowState, Named),
         ending: Ending,
         now: u64,
     ) {
         if matches!(state.phase, Phase::Reset | Phase::Moved) {
             return;
         }
-        let named = redecide::named(self, forward, state);
         let Some(log) = &mut self.log else { return };
         let told = std::mem::take(log.told::<A>(id.index()));
         let seen = Seen { forward, reverse, state };
@@ -385,7 +401,8 @@ impl Core {
         if state.phase == Phase::Opening && told.asked == 0 {
             // The ports are used for another connection.
             let (forward, reverse) = (*forward, *reverse);
-            self.log_end(id, (&forward, &reverse), &state, Ending::Reused, now);
+            let named = redecide::named(self, &forward, &state);
+            self.log_end(id, (&forward, &reverse), (&state, named), Ending::Reused, now);
             return self.log_begin(flows, id, now);
         }
         if matches!(state.phase, Phase::Closed | Phase::Aborted) {
@@ -416,10 +433,31 @@ impl Core {
         }
     }
 
+    /// What is known of a packet whose verdict comes next.
+    #[cold]
+    pub(super) fn log_denied(&mut self, denied: Denied) {
+        if let Some(log) = &mut self.log {
+            log.denied = denied;
+        }
+    }
+
+    /// A packet that ends here.
+    #[cold]
+    pub(super) fn log_ended(&mut self, event: Event, about: About, bytes: u64, now: u64) {
+        let Some(log) = &mut self.log else { return };
+        let denied = std::mem::take(&mut log.denied);
+        self.log_known_packets(event, about, (1, bytes), denied, now);
+    }
+
     /// Packets that end here, or that no flow counts.
     #[cold]
     pub(super) fn log_packets(&self, event: Event, about: About, packets: u64, bytes: u64, now: u64) {
+        self.log_known_packets(event, about, (packets, bytes), Denied::default(), now);
+    }
+
+    fn log_known_packets(&self, event: Event, about: About, (packets, bytes): (u64, u64), denied: Denied, now: u64) {
         let Some(log) = &self.log else { return };
+        let Denied { named, name, presented } = denied;
         log.add(Record {
             event,
             at: now,
@@ -429,8 +467,9 @@ impl Core {
             bytes: [bytes, 0],
             next_hop_type: None,
             phase: None,
-            named: Named::NotYet,
-            name: None,
+            named,
+            name,
+            presented,
             round_trip: None,
             worker: self.settings.worker,
             snapshot: self.snapshot.clone(),
@@ -441,7 +480,16 @@ impl Core {
     pub(super) fn log_to(&mut self, records: Option<Arc<Records>>, now: u64) {
         self.log = records.map(|records| {
             let (v4, v6) = (Vec::new(), Vec::new());
-            Log { records, v4, v6, micros: 1, next_look: now + LOOK, part: 0, former: Vec::with_capacity(FORMER) }
+            Log {
+                records,
+                v4,
+                v6,
+                micros: 1,
+                next_look: now + LOOK,
+                part: 0,
+                former: Vec::with_capacity(FORMER),
+                denied: Denied::default(),
+            }
         });
     }
 

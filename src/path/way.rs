@@ -15,6 +15,7 @@ use super::install::{NotMade, Replaces, install};
 use super::observer::Silent;
 use super::order::{self, Decision, Question, Standing};
 use super::policy::{self, Named};
+use super::record::Denied;
 use super::redecide::{self, Outcome};
 use super::room::make_room;
 use super::route;
@@ -208,7 +209,14 @@ fn refuse(core: &mut Core, packet: &Packet<'_>, reason: DropReason, egress: &mut
     remember_unsolicited(core, packet, reason);
     let Some(answer) = reason.answer() else { return Verdict::Dropped(reason) };
     let Packet { now, ingress, frame, parsed, .. } = packet;
-    core.settings.shared.denials.add(denied(core, *ingress, parsed, reason));
+    let denial = denied(core, *ingress, parsed, reason);
+    if core.is_logged() {
+        // Which port a pool would have picked nobody knows.
+        let port = |address| if core.snapshot.pool_of(address).is_some() { 0 } else { parsed.source_port };
+        let presented = denial.presented.map(|address| (address, port(address)));
+        core.log_denied(Denied { presented, ..Denied::default() });
+    }
+    core.settings.shared.denials.add(denial);
     let firewall =
         (reason == DropReason::FirewallDenied).then(|| firewall::of(&core.snapshot, parsed.destination())).flatten();
     let prohibited = firewall.is_some_and(|(_, firewall)| firewall.denial == Denial::Prohibited);

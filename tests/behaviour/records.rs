@@ -1,8 +1,11 @@
 //! Records of flows: what is told of what passes, and of what does not.
 
+use sidestep::path::{Answer, Verdict};
 use sidestep::telemetry::flow_record::{FlowEvent, FlowRecord};
 
 use crate::bench::Bench;
+use crate::client::{self, Client, hello, name};
+use crate::guarded::{Guarded, OWN, syn};
 use crate::packets::{Tcp, udp};
 
 const ROOM: usize = 1_024;
@@ -99,4 +102,105 @@ fn what_an_older_generation_held_is_let_go_once_all_flows_are_decided_again() {
     let end = only(&mut bench, FlowEvent::End);
     assert_eq!(end.generation, 3);
     assert_eq!(end.endpoint.as_deref(), Some("Microsoft.Storage"));
+}
+
+/// Both records of a connection that is denied: of the packet, and of its flow.
+fn denied(bench: &mut Bench) -> (FlowRecord, FlowRecord) {
+    let told = bench.told();
+    let only = |event| {
+        let mut of = told.iter().filter(|record| record.event == event);
+        let found = of.next().unwrap_or_else(|| panic!("{event:?} in {told:#?}")).clone();
+        assert!(of.next().is_none(), "{told:#?}");
+        found
+    };
+    (only(FlowEvent::Denied), only(FlowEvent::End))
+}
+
+#[test]
+fn who_is_denied_an_account_behind_a_shared_address_is_in_the_diagnostics_of_that_account() {
+    let mut bench = logged(client::bench());
+    let mut client = Client::open(&mut bench, 443);
+    assert_eq!(client.send(&mut bench, &hello(&name("second"))), Verdict::Answered(Answer::PolicyDenied));
+    bench.take();
+    let (packet, end) = denied(&mut bench);
+    for record in [&packet, &end] {
+        assert_eq!(record.resource.as_deref(), Some("second"), "{record:#?}");
+        assert_eq!(record.server_name.as_deref(), Some(name("second").as_str()));
+        assert_eq!(record.identity.as_deref(), Some("blue/app"));
+        assert_eq!(record.endpoint.as_deref(), Some("Microsoft.Storage"));
+        assert_eq!(record.admitted, Some(false));
+        assert_eq!(
+            record.admission.as_deref(),
+            Some("the endpoint policy only-first does not list the resource"),
+            "which rule"
+        );
+        assert_eq!(record.presented.map(|presented| presented.address.to_string()).as_deref(), Some("10.1.1.4"));
+    }
+    assert_eq!((packet.reason.as_deref(), end.reason.as_deref()), (Some("policy_denied"), Some("denied")));
+    // What still comes is told without the name: it asks for nothing any more.
+    assert_eq!(client.send(&mut bench, b"more"), Verdict::Answered(Answer::Reset));
+    bench.take();
+    let later = only(&mut bench, FlowEvent::Denied);
+    assert_eq!((later.reason.as_deref(), later.resource, later.server_name), (Some("reset"), None, None));
+}
+
+#[test]
+fn a_connection_that_says_more_than_it_was_judged_by_is_told_with_its_resource() {
+    let mut bench = logged(client::bench());
+    let mut client = Client::open(&mut bench, 80);
+    let request = format!("GET /c/b HTTP/1.1\r\nHost: {}\r\n\r\n", name("first"));
+    assert!(matches!(client.send(&mut bench, request.as_bytes()), Verdict::Forwarded(_)));
+    bench.take();
+    assert_eq!(client.send(&mut bench, request.as_bytes()), Verdict::Answered(Answer::SecondRequest));
+    bench.take();
+    let (packet, end) = denied(&mut bench);
+    for record in [&packet, &end] {
+        assert_eq!(record.resource.as_deref(), Some("first"), "{record:#?}");
+        assert_eq!(record.admitted, Some(false));
+        let why = record.admission.as_deref().unwrap_or_default();
+        assert!(why.starts_with("More than the request"), "{why}");
+    }
+}
+
+#[test]
+fn who_never_says_what_it_wants_is_told_without_a_name_that_another_gave() {
+    let mut bench = logged(client::bench());
+    let silent = Client::open(&mut bench, 443);
+    bench.told();
+    bench.now += 31_000;
+    bench.expire();
+    bench.take();
+    let end = only(&mut bench, FlowEvent::End);
+    assert_eq!((end.reason.as_deref(), end.resource, end.admitted), (Some("denied"), None, Some(false)));
+    // Nothing of it is told with the next packet that is dropped.
+    bench.inject("blue1", silent.packet("PA", 1_001, b"x"));
+    let next = only(&mut bench, FlowEvent::Denied);
+    assert_eq!((next.resource, next.server_name, next.presented), (None, None, None));
+}
+
+#[test]
+fn who_is_denied_without_an_endpoint_is_told_with_the_address_that_the_firewall_saw() {
+    let rule = r#"firewall = { default_action = "Deny", ip_rules = ["198.51.100.0/24"] }"#;
+    let mut bench = logged(Guarded { own: rule, app: "", ..Guarded::default() }.bench());
+    bench.answered("blue1", syn("10.1.1.4", OWN, 443), Answer::FirewallDenied);
+    let denied = only(&mut bench, FlowEvent::Denied);
+    let presented = denied.presented.expect("the public address");
+    assert_eq!(Some(presented.address), bench.denials().take().unwrap().presented);
+    assert_ne!(presented.address.to_string(), "10.1.1.4");
+    assert_eq!(presented.port, 0, "no port was picked");
+    assert_eq!((denied.resource.as_deref(), denied.identity, denied.endpoint), (Some("own"), None, None));
+    assert_eq!(denied.admitted, Some(false));
+    assert_eq!(denied.admission.as_deref(), Some("not over an endpoint, and no IP rule admits the address"));
+}
+
+#[test]
+fn who_is_denied_over_an_endpoint_is_told_with_its_identity() {
+    let rule = r#"firewall = { default_action = "Deny", virtual_network_rules = [{ subnet = "green/app" }] }"#;
+    let mut bench = logged(Guarded { own: rule, ..Guarded::default() }.bench());
+    bench.answered("blue1", syn("10.1.1.4", OWN, 443), Answer::FirewallDenied);
+    let denied = only(&mut bench, FlowEvent::Denied);
+    assert_eq!((denied.resource.as_deref(), denied.identity.as_deref()), (Some("own"), Some("blue/app")));
+    let presented = denied.presented.expect("its own address");
+    assert_eq!((presented.address.to_string().as_str(), presented.port), ("10.1.1.4", 40_000));
+    assert_eq!(denied.admission.as_deref(), Some("over the endpoint, and no virtual network rule admits the subnet"));
 }
