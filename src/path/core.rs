@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::counters::Counters;
 use super::egress::{Egress, SendFailure};
 use super::flow::{Family, FlowState};
-use super::record::{Ending, Log};
+use super::log::Log;
+use super::record::Ending;
 use super::redecide::{self, Foreseen};
 use super::shared::Shared;
 use super::undecided::{Undecided, key_of};
@@ -61,7 +62,7 @@ pub(super) struct Core {
     /// Connections whose resource only their client can tell.
     pub(super) undecided: Undecided,
     /// What is told of flows, while somebody wants it.
-    pub(super) log: Option<Log>,
+    pub(super) log: Option<Box<Log>>,
     pub(super) settings: Settings,
 }
 

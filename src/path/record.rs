@@ -9,7 +9,9 @@
 //! ```
 //!
 //! and, for packets, answered and dropped are what records tell of packets that ended here, plus what was lost of those. While
-//! nobody wants them there is none of it: no memory, and a comparison or two a packet.
+//! nobody wants them there is none of it: no memory, and a comparison or two a packet. Of a flow that was there before
+//! anybody wanted them, what passes counts from when the worker has come by it, some milliseconds later: it looks at no more
+//! flows between two batches of packets than after a change.
 //!
 //! What a record does not tell itself follows from its snapshot, which it carries: rules, endpoint, names. Whoever reads it finds
 //! them out, off the workers.
@@ -20,26 +22,16 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crossbeam::queue::ArrayQueue;
 
-use super::core::Core;
-use super::flow::{Family, FlowState, NEVER, Phase};
+use super::flow::Phase;
 use super::policy::Named;
-use super::redecide::{self, Sides, sides};
+use super::redecide::Sides;
 use super::subject::Subject;
 use super::verdict::{Answer, DropReason};
 use crate::snapshot::{NextHopType, PortId, Snapshot};
-use crate::table::flow::{Direction, FlowId, FlowKey, FlowTable};
 
 /// Records of one worker that wait to be taken: a thousand connections that begin, are answered and end in each of ten
 /// milliseconds fit.
 const WAITING: usize = 1 << 15;
-
-/// How often a flow that goes on is told, in milliseconds (Azure, "Virtual network flow logs": every five minutes).
-pub const CONTINUING: u64 = 300_000;
-
-/// How often some of the flows are looked at, in milliseconds, and into how many parts the table is cut for it: a flow that goes
-/// on is told ten seconds late at most.
-const LOOK: u64 = 1_000;
-const PARTS: u32 = 10;
 
 /// What a record tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -179,6 +171,11 @@ impl Records {
         self.waiting.pop()
     }
 
+    /// How many wait.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// What found no room so far.
     pub fn lost(&self) -> Lost {
         Lost {
@@ -188,13 +185,13 @@ impl Records {
         }
     }
 
-    /// Adds a record; false where there is no room, and nothing is counted.
-    fn has_taken(&self, record: Record) -> bool {
-        self.waiting.push(record).is_ok()
+    /// Whether half of the room is left, at least: what can wait leaves the other half to what cannot.
+    pub(super) fn is_half_empty(&self) -> bool {
+        self.waiting() <= self.waiting.capacity() / 2
     }
 
     /// Adds a record, or counts it as lost.
-    fn add(&self, record: Record) {
+    pub(super) fn add(&self, record: Record) {
         if let Err(record) = self.waiting.push(record) {
             self.lose(&record);
         }
@@ -206,374 +203,4 @@ impl Records {
         self.lost_packets.fetch_add(record.packets.iter().sum(), Relaxed);
         self.lost_bytes.fetch_add(record.bytes.iter().sum(), Relaxed);
     }
-}
-
-/// What is known of a packet that is denied, beside what it carries.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Denied {
-    /// What its connection named.
-    pub(super) named: Named,
-    /// The name itself.
-    pub(super) name: Option<Box<str>>,
-    /// The source that the service would see.
-    pub(super) presented: Option<(IpAddr, u16)>,
-}
-
-/// What has been told of a flow so far.
-#[derive(Debug, Clone, Default)]
-struct Told {
-    packets: [u64; 2],
-    bytes: [u64; 2],
-    /// When it began, in milliseconds.
-    began: u64,
-    /// When it was told last.
-    last: u64,
-    /// When its first packet came, in microseconds; 0 once it is answered.
-    asked: u64,
-    round_trip: Option<u32>,
-    name: Option<Box<str>>,
-}
-
-/// What a worker keeps to make records. Flows are found by their place in the table.
-#[derive(Debug)]
-pub(super) struct Log {
-    records: Arc<Records>,
-    v4: Vec<Told>,
-    v6: Vec<Told>,
-    /// The time in microseconds, of the batch that is being worked on.
-    micros: u64,
-    /// When flows that go on are looked at next, and the part of the tables.
-    next_look: u64,
-    part: u32,
-    /// Snapshots that flows may still be of, the oldest first: until all have been decided again.
-    former: Vec<Arc<Snapshot>>,
-    /// What is known of the packet that is being denied.
-    denied: Denied,
-}
-
-/// Snapshots that are kept for flows that have not been decided again. Changes that come faster than that are told of
-/// under the oldest of these.
-const FORMER: usize = 4;
-
-/// The snapshot that a flow was decided under last. That of another process is not here: the current one stands for it.
-fn snapshot_of<'s>(log: &'s Log, current: &'s Arc<Snapshot>, state: &FlowState) -> &'s Arc<Snapshot> {
-    let of = |snapshot: &&Arc<Snapshot>| snapshot.generation as u32 == state.generation;
-    if of(&current) || state.generation == NEVER {
-        return current;
-    }
-    log.former.iter().find(of).or(log.former.first()).unwrap_or(current)
-}
-
-impl Log {
-    fn told<A: Family>(&mut self, place: u32) -> &mut Told {
-        let list = if size_of::<A>() == size_of::<u32>() { &mut self.v4 } else { &mut self.v6 };
-        let place = place as usize;
-        if place >= list.len() {
-            list.resize_with(place + 1, Told::default);
-        }
-        // The element was made just now where it was missing.
-        #[allow(clippy::indexing_slicing, reason = "made above")]
-        &mut list[place]
-    }
-
-    /// Adds a record, or counts it as lost.
-    fn add(&self, record: Record) {
-        self.records.add(record);
-    }
-}
-
-/// A flow as records are made of it.
-#[derive(Clone, Copy)]
-struct Seen<'a, A> {
-    forward: &'a FlowKey<A>,
-    reverse: &'a FlowKey<A>,
-    state: &'a FlowState,
-}
-
-/// A record of a flow, with what passed since the one before.
-fn of_flow<A: Family>(
-    told: &Told,
-    seen: Seen<'_, A>,
-    named: Named,
-    event: Event,
-    now: u64,
-    (worker, snapshot): (u16, &Arc<Snapshot>),
-) -> Record {
-    let Seen { forward, reverse, state } = seen;
-    let since = |count: [u64; 2], told: [u64; 2]| {
-        let [(a, b), (c, d)] = [(count[0], told[0]), (count[1], told[1])];
-        [a.saturating_sub(b), c.saturating_sub(d)]
-    };
-    Record {
-        event,
-        at: now,
-        began: told.began,
-        about: About::Flow(sides(forward, reverse)),
-        packets: since(state.packets, told.packets),
-        bytes: since(state.bytes, told.bytes),
-        next_hop_type: Some(state.next_hop_type),
-        phase: Some(state.phase),
-        named,
-        name: told.name.clone(),
-        presented: None,
-        round_trip: told.round_trip,
-        worker,
-        snapshot: snapshot.clone(),
-    }
-}
-
-impl Core {
-    /// Whether somebody wants records.
-    #[inline]
-    pub(super) fn is_logged(&self) -> bool {
-        self.log.is_some()
-    }
-
-    /// A flow has begun.
-    #[cold]
-    pub(super) fn log_begin<A: Family>(&mut self, flows: &FlowTable<A, FlowState>, id: FlowId, now: u64) {
-        let (Some(log), Some((forward, reverse)), Some(state)) = (&mut self.log, keys(flows, id), flows.state(id))
-        else {
-            return;
-        };
-        let asked = log.micros;
-        let told = log.told::<A>(id.index());
-        *told = Told {
-            packets: state.packets,
-            bytes: state.bytes,
-            began: now,
-            last: now,
-            asked,
-            round_trip: None,
-            name: None,
-        };
-        let seen = Seen { forward, reverse, state };
-        let record = of_flow(told, seen, Named::NotYet, Event::Begin, now, (self.settings.worker, &self.snapshot));
-        log.add(record);
-    }
-
-    /// A flow has ended, or is left as a trace only. Traces have been told of before. It is told under the snapshot that it
-    /// was decided under: the one that ended it may know neither its port nor its endpoint. `named`: what its client has named.
-    #[cold]
-    pub(super) fn log_end<A: Family>(
-        &mut self,
-        id: FlowId,
-        (forward, reverse): (&FlowKey<A>, &FlowKey<A>),
-        (state, named): (&FlowState, Named),
-        ending: Ending,
-        now: u64,
-    ) {
-        if matches!(state.phase, Phase::Reset | Phase::Moved) {
-            return;
-        }
-        let Some(log) = &mut self.log else { return };
-        let told = std::mem::take(log.told::<A>(id.index()));
-        let seen = Seen { forward, reverse, state };
-        let snapshot = snapshot_of(log, &self.snapshot, state);
-        let record = of_flow(&told, seen, named, Event::End(ending), now, (self.settings.worker, snapshot));
-        log.add(record);
-    }
-
-    /// The snapshot before is needed until every flow has been decided again.
-    pub(super) fn log_adopted(&mut self, before: Arc<Snapshot>) {
-        let Some(log) = &mut self.log else { return };
-        if log.former.len() == FORMER {
-            log.former.remove(0);
-        }
-        log.former.push(before);
-    }
-
-    /// Every flow is of the current snapshot.
-    pub(super) fn log_settled(&mut self) {
-        if let Some(log) = &mut self.log {
-            log.former.clear();
-        }
-    }
-
-    /// The phase of a flow has changed, or it had its first answer.
-    #[cold]
-    pub(super) fn log_change<A: Family>(&mut self, flows: &FlowTable<A, FlowState>, id: FlowId, now: u64) {
-        let Some((forward, reverse)) = keys(flows, id) else { return };
-        let Some(state) = flows.state(id).copied() else { return };
-        let Some(log) = &mut self.log else { return };
-        let micros = log.micros;
-        let told = log.told::<A>(id.index());
-        if state.phase == Phase::Opening && told.asked == 0 {
-            // The ports are used for another connection.
-            let (forward, reverse) = (*forward, *reverse);
-            let named = redecide::named(self, &forward, &state);
-            self.log_end(id, (&forward, &reverse), (&state, named), Ending::Reused, now);
-            return self.log_begin(flows, id, now);
-        }
-        if matches!(state.phase, Phase::Closed | Phase::Aborted) {
-            told.asked = 0;
-        }
-        let open = match state.phase {
-            Phase::Established => true,
-            Phase::Query | Phase::Datagram => !state.packets.contains(&0),
-            _ => false,
-        };
-        if !open || told.asked == 0 {
-            return;
-        }
-        told.round_trip = Some(micros.saturating_sub(told.asked).try_into().unwrap_or(u32::MAX));
-        told.asked = 0;
-        let seen = Seen { forward, reverse, state: &state };
-        let mut record = of_flow(told, seen, Named::NotYet, Event::Reply, now, (self.settings.worker, &self.snapshot));
-        // What has passed is told with what comes.
-        (record.packets, record.bytes) = ([0; 2], [0; 2]);
-        log.add(record);
-    }
-
-    /// A connection has said what it wants.
-    #[cold]
-    pub(super) fn log_name<A: Family>(&mut self, id: FlowId, name: &str) {
-        if let Some(log) = &mut self.log {
-            log.told::<A>(id.index()).name = Some(name.into());
-        }
-    }
-
-    /// What is known of a packet whose verdict comes next.
-    #[cold]
-    pub(super) fn log_denied(&mut self, denied: Denied) {
-        if let Some(log) = &mut self.log {
-            log.denied = denied;
-        }
-    }
-
-    /// A packet that ends here.
-    #[cold]
-    pub(super) fn log_ended(&mut self, event: Event, about: About, bytes: u64, now: u64) {
-        let Some(log) = &mut self.log else { return };
-        let denied = std::mem::take(&mut log.denied);
-        self.log_known_packets(event, about, (1, bytes), denied, now);
-    }
-
-    /// Packets that end here, or that no flow counts.
-    #[cold]
-    pub(super) fn log_packets(&self, event: Event, about: About, packets: u64, bytes: u64, now: u64) {
-        self.log_known_packets(event, about, (packets, bytes), Denied::default(), now);
-    }
-
-    fn log_known_packets(&self, event: Event, about: About, (packets, bytes): (u64, u64), denied: Denied, now: u64) {
-        let Some(log) = &self.log else { return };
-        let Denied { named, name, presented } = denied;
-        log.add(Record {
-            event,
-            at: now,
-            began: now,
-            about,
-            packets: [packets, 0],
-            bytes: [bytes, 0],
-            next_hop_type: None,
-            phase: None,
-            named,
-            name,
-            presented,
-            round_trip: None,
-            worker: self.settings.worker,
-            snapshot: self.snapshot.clone(),
-        });
-    }
-
-    /// Gives records to a queue from now on, or makes none any more. Flows that are there are told from here on.
-    pub(super) fn log_to(&mut self, records: Option<Arc<Records>>, now: u64) {
-        self.log = records.map(|records| {
-            let (v4, v6) = (Vec::new(), Vec::new());
-            Log {
-                records,
-                v4,
-                v6,
-                micros: 1,
-                next_look: now + LOOK,
-                part: 0,
-                former: Vec::with_capacity(FORMER),
-                denied: Denied::default(),
-            }
-        });
-    }
-
-    /// What there is of a flow is not told: it was before records were made.
-    pub(super) fn log_known<A: Family>(&mut self, flows: &FlowTable<A, FlowState>, now: u64) {
-        let Some(log) = &mut self.log else { return };
-        for (id, _, _, state) in flows.iter() {
-            let known = Told { packets: state.packets, bytes: state.bytes, began: now, last: now, ..Told::default() };
-            *log.told::<A>(id.index()) = known;
-        }
-    }
-
-    /// The time in microseconds.
-    #[inline]
-    pub(super) fn log_micros(&mut self, micros: u64) {
-        if let Some(log) = &mut self.log {
-            // 0 says that nothing is waited for.
-            log.micros = micros.max(1);
-        }
-    }
-
-    /// When [`Core::log_going_on`] may have something to do.
-    pub(super) fn next_look(&self) -> Option<u64> {
-        self.log.as_ref().map(|log| log.next_look)
-    }
-
-    /// The part of the tables that is to be looked at now for flows that go on.
-    pub(super) fn log_part(&mut self, now: u64) -> Option<u32> {
-        let log = self.log.as_mut().filter(|log| log.next_look <= now)?;
-        log.next_look = now + LOOK;
-        log.part = (log.part + 1) % PARTS;
-        Some(log.part)
-    }
-
-    /// Tells flows of a part of a table that go on and have not been told for long.
-    pub(super) fn log_going_on<A: Family>(&mut self, flows: &FlowTable<A, FlowState>, part: u32, now: u64) {
-        let size = flows.places().div_ceil(PARTS);
-        for place in part.saturating_mul(size)..part.saturating_add(1).saturating_mul(size).min(flows.places()) {
-            let Some(log) = &mut self.log else { return };
-            // What is told lies closer together than the flows.
-            if now.saturating_sub(log.told::<A>(place).last) < CONTINUING {
-                continue;
-            }
-            let Some(id) = flows.at(place) else { continue };
-            let (Some((forward, reverse)), Some(state)) = (keys(flows, id), flows.state(id)) else { continue };
-            if matches!(state.phase, Phase::Reset | Phase::Moved) {
-                continue;
-            }
-            let named = redecide::named(self, forward, state);
-            let Some(log) = &mut self.log else { return };
-            let seen = Seen { forward, reverse, state };
-            let snapshot = snapshot_of(log, &self.snapshot, state).clone();
-            let told = log.told::<A>(place);
-            let record = of_flow(told, seen, named, Event::Continue, now, (self.settings.worker, &snapshot));
-            // Where there is no room it is told the next time, with what comes until then.
-            if log.records.has_taken(record) {
-                let told = log.told::<A>(place);
-                (told.packets, told.bytes, told.last) = (state.packets, state.bytes, now);
-            }
-        }
-    }
-
-    /// What is left to tell of every flow when a node ends.
-    pub(super) fn log_rest<A: Family>(
-        &mut self,
-        flows: &FlowTable<A, FlowState>,
-        event: Event,
-        now: u64,
-        visit: &mut impl FnMut(Record),
-    ) {
-        for (id, forward, reverse, state) in flows.iter() {
-            if matches!(state.phase, Phase::Reset | Phase::Moved) {
-                continue;
-            }
-            let named = redecide::named(self, forward, state);
-            let Some(log) = &mut self.log else { return };
-            let seen = Seen { forward, reverse, state };
-            let told = std::mem::take(log.told::<A>(id.index()));
-            let snapshot = snapshot_of(log, &self.snapshot, state);
-            visit(of_flow(&told, seen, named, event, now, (self.settings.worker, snapshot)));
-        }
-    }
-}
-
-fn keys<A: Family>(flows: &FlowTable<A, FlowState>, id: FlowId) -> Option<(&FlowKey<A>, &FlowKey<A>)> {
-    flows.key(id, Direction::Forward).zip(flows.key(id, Direction::Reverse))
 }

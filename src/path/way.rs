@@ -12,10 +12,10 @@ use super::flow::{Family, FlowState, Phase};
 use super::icmp_error;
 use super::inspect;
 use super::install::{NotMade, Replaces, install};
+use super::log::Denied;
 use super::observer::Silent;
 use super::order::{self, Decision, Question, Standing};
 use super::policy::{self, Named};
-use super::record::Denied;
 use super::redecide::{self, Outcome};
 use super::room::make_room;
 use super::route;
@@ -484,6 +484,10 @@ fn unusual<A: Family>(
             Hit::Verdict(reset_sender(core, packet, DropReason::TcpWithoutFlow, Answer::FlowEnded, egress))
         }
         Phase::Resting => {
+            if core.is_logged() {
+                core.log_anew(flows, id, FlowState::first_phase(packet.parsed), packet.now);
+            }
+            let Some(state) = flows.state_mut(id) else { return Hit::Miss };
             // Its port is still the inside host's.
             state.begin(packet.parsed, packet.now);
             changed(core, flows, id, packet.now, false);
@@ -650,6 +654,9 @@ fn replay<A: Family>(
                 rewrite::set_identification(frame, parsed, identification);
             }
         }
+    }
+    if core.is_logged() && begins_connection(parsed) {
+        core.log_syn(flows, (id, direction), parsed, now);
     }
     let Some(state) = flows.state_mut(id) else { return Verdict::Dropped(DropReason::UnknownPort) };
     let (transient, live) = (state.is_transient(), state.is_live());

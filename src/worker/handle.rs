@@ -271,15 +271,22 @@ impl Handle {
         (std::iter::from_fn(|| denials.take()).take(most).collect(), denials.lost())
     }
 
-    /// Lets every worker make records of flows, each into a queue of its own, or lets all stop it; then there is none. Gives the queues.
+    /// Lets every worker make records of flows, each into a queue of its own, or lets all stop it; then there is none, and
+    /// nothing more comes when this returns. Gives the queues.
     pub fn log(&self, wanted: bool) -> Vec<Arc<Records>> {
+        if !wanted {
+            // What they kept is freed here.
+            self.ask(|reply| Command::Log(None, reply));
+            return Vec::new();
+        }
         let give = |worker: &Side| {
-            let records = wanted.then(|| Arc::new(Records::default()));
-            let _ = worker.commands.send(Command::Log(records.clone()));
+            let records = Arc::new(Records::default());
+            let (nobody_waits, _) = bounded(1);
+            let _ = worker.commands.send(Command::Log(Some(records.clone()), nobody_waits));
             worker.waker.wake();
             records
         };
-        self.workers.iter().filter_map(give).collect()
+        self.workers.iter().map(give).collect()
     }
 
     /// What the workers' clock shows, in milliseconds.

@@ -316,9 +316,9 @@ impl Worker {
                 Command::Ports(reply) => {
                     let _ = reply.try_send(self.ports.report(self.number));
                 }
-                Command::Log(records) => {
+                Command::Log(records, reply) => {
                     let now = self.milliseconds();
-                    self.forwarder.log_to(records, now);
+                    let _ = reply.try_send(self.forwarder.log_to(records, now));
                 }
                 Command::Watch(watch, reply) => {
                     self.watching.add(watch);

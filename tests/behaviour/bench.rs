@@ -7,7 +7,7 @@ use sidestep::model::network::{EndpointSource, Network, ServiceEndpoint};
 use sidestep::packet::frame::Frame;
 use sidestep::path::counters::Counters;
 use sidestep::path::forwarder::{FlowSummary, Settings};
-use sidestep::path::record::Records;
+use sidestep::path::record::{Lost, Records};
 use sidestep::path::shared::Shared;
 use sidestep::path::{Answer, DropReason, Egress, Forwarder, SendFailure, Verdict};
 use sidestep::plan::Plan;
@@ -246,6 +246,16 @@ impl Bench {
     pub(crate) fn told(&mut self) -> Vec<FlowRecord> {
         let records = self.records.as_ref().expect("records are made");
         std::iter::from_fn(|| records.take()).map(|record| FlowRecord::new(&record, 0)).collect()
+    }
+
+    /// How many records wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.records.as_ref().map_or(0, |records| records.waiting())
+    }
+
+    /// What found no room.
+    pub(crate) fn lost(&self) -> Lost {
+        self.records.as_ref().map(|records| records.lost()).unwrap_or_default()
     }
 
     /// The records of one kind that wait; the others are gone.

@@ -1,9 +1,11 @@
 //! Records of flows: what is told of what passes, and of what does not.
 
+use std::collections::BTreeMap;
+
 use sidestep::path::{Answer, Verdict};
 use sidestep::telemetry::flow_record::{FlowEvent, FlowRecord};
 
-use crate::bench::Bench;
+use crate::bench::{Bench, NETWORK};
 use crate::client::{self, Client, hello, name};
 use crate::guarded::{Guarded, OWN, syn};
 use crate::packets::{Tcp, udp};
@@ -203,4 +205,197 @@ fn who_is_denied_over_an_endpoint_is_told_with_its_identity() {
     let presented = denied.presented.expect("its own address");
     assert_eq!((presented.address.to_string().as_str(), presented.port), ("10.1.1.4", 40_000));
     assert_eq!(denied.admission.as_deref(), Some("over the endpoint, and no virtual network rule admits the subnet"));
+}
+
+/// A datagram of one of many flows of `vm1`.
+fn datagram(number: u16) -> Vec<u8> {
+    udp(("10.1.1.4", 10_000 + number), ("20.60.1.10", 443), b"q")
+}
+
+#[test]
+fn a_flow_that_goes_on_is_told_every_five_minutes_with_what_passed_since() {
+    let mut bench = logged(Bench::with_endpoint());
+    let start = bench.now;
+    let packet = storage(&mut bench, "contosodata");
+    let answer = udp(("20.60.1.10", 443), ("10.1.1.4", 5_000), b"answer");
+    bench.now += 7;
+    bench.forward("contosodata", answer.clone(), "vm1");
+    let mut told = Vec::new();
+    for _ in 0..62 {
+        bench.now += 10_000;
+        bench.forward("vm1", packet.clone(), "contosodata");
+        for _ in 0..10 {
+            bench.expire();
+            bench.now += 1_000;
+        }
+        bench.now -= 10_000;
+        told.extend(bench.told());
+    }
+    let events: Vec<_> = told.iter().map(|record| (record.event, record.packets)).collect();
+    assert_eq!(
+        events,
+        [
+            (FlowEvent::Begin, [0, 0]),
+            (FlowEvent::Reply, [0, 0]),
+            (FlowEvent::Continue, [31, 1]),
+            (FlowEvent::Continue, [30, 0]),
+        ]
+    );
+    let (bytes, back) = (packet.len() as u64, answer.len() as u64);
+    assert_eq!((told[2].bytes, told[3].bytes), ([31 * bytes, back], [30 * bytes, 0]));
+    for (record, minutes) in told[2..].iter().zip([5, 10]) {
+        let late = record.time - start - minutes * 60_000;
+        assert!(late <= 20_000, "{late} ms late");
+        assert_eq!((record.began, record.phase.as_deref()), (start, Some("datagram")));
+    }
+}
+
+/// Lets the walk go on until it waits for the next second; gives how many records the largest step made.
+fn walk(bench: &mut Bench, budget: usize) -> usize {
+    let mut most = 0;
+    let mut waiting = 0;
+    while bench.forwarder.next_expiry().is_some_and(|at| at <= bench.now) {
+        bench.forwarder.expire(bench.now, budget, &mut bench.sent);
+        let now = bench.waiting();
+        most = most.max(now - waiting);
+        waiting = now;
+    }
+    most
+}
+
+#[test]
+fn flows_that_were_there_before_are_told_in_turn_and_never_many_at_once() {
+    const FLOWS: u16 = 3_000;
+    const BUDGET: usize = 16;
+    let mut bench = Bench::with_room(NETWORK, 4_000);
+    for number in 0..FLOWS {
+        bench.forward("vm1", datagram(number), "gateway");
+    }
+    bench.log(16_384);
+    let start = bench.now;
+    let mut by_port: BTreeMap<u16, u64> = BTreeMap::new();
+    let mut in_ten_seconds = vec![0_u64; 32];
+    for second in 0..312_u64 {
+        assert!(walk(&mut bench, BUDGET) <= BUDGET, "a step is bounded");
+        for record in bench.told() {
+            assert_eq!(record.event, FlowEvent::Continue, "{record:#?}");
+            // What passed before is not told.
+            assert_eq!(record.packets[0], (record.time - start) / 100_000, "{record:#?}");
+            *by_port.entry(record.source.expect("a source").port).or_default() += 1;
+            in_ten_seconds[((record.time - start) / 10_000) as usize] += 1;
+        }
+        bench.now += 1_000;
+        if second % 100 == 99 {
+            for number in 0..FLOWS {
+                bench.forward("vm1", datagram(number), "gateway");
+            }
+        }
+    }
+    assert_eq!(by_port.len(), usize::from(FLOWS), "all of them");
+    // Those that were told first are due again at the end.
+    assert!(by_port.values().filter(|told| **told != 1).count() < 150, "each once");
+    // A round of ten seconds has what came due in it.
+    assert!(in_ten_seconds[1..30].iter().all(|told| (50..=150).contains(told)), "{in_ten_seconds:?}");
+}
+
+#[test]
+fn flows_that_go_on_leave_room_for_what_begins_and_ends() {
+    const ROOM: usize = 64;
+    let mut bench = Bench::new();
+    for number in 0..200 {
+        bench.forward("vm1", datagram(number), "gateway");
+    }
+    bench.log(ROOM);
+    let mut told = 0;
+    for _ in 0..4 {
+        for _ in 0..80 {
+            bench.expire();
+            bench.now += 1_000;
+        }
+        for number in 0..200 {
+            bench.forward("vm1", datagram(number), "gateway");
+        }
+        assert!(bench.waiting() <= ROOM / 2 + 1, "{} of {ROOM}", bench.waiting());
+        // Nobody took anything, and what begins is told all the same.
+        bench.forward("vm1", udp(("10.1.1.4", 9_000 + told as u16), ("20.60.1.10", 443), b"q"), "gateway");
+        let records = bench.told();
+        assert_eq!(records.iter().filter(|record| record.event == FlowEvent::Begin).count(), 1);
+        told += records.len() - 1;
+    }
+    assert!(told > ROOM, "flows are told once there is room: {told}");
+    assert_eq!(bench.lost().records, 0);
+}
+
+#[test]
+fn a_flow_that_was_there_before_ends_with_what_passed_since() {
+    let mut bench = Bench::new();
+    let packet = storage(&mut bench, "gateway");
+    bench.forward("vm1", packet.clone(), "gateway");
+    bench.log(ROOM);
+    bench.expire();
+    bench.forward("vm1", packet, "gateway");
+    bench.now += 300_000;
+    bench.expire();
+    let told = bench.told();
+    let end = told.last().expect("its end");
+    assert_eq!((end.event, end.reason.as_deref()), (FlowEvent::End, Some("expired")));
+    let packets: u64 = told.iter().map(|record| record.packets[0]).sum();
+    assert_eq!(packets, 1, "{told:#?}");
+}
+
+/// A connection of `vm1` to storage by the gateway, from its SYN to the end.
+fn connection(bench: &mut Bench, sequence: u32) {
+    let client = Tcp { from: ("10.1.1.4", 40_000), to: ("20.60.1.10", 443), ..Tcp::default() };
+    let server = Tcp { from: client.to, to: client.from, ..client };
+    let (next, answer) = (sequence.wrapping_add(1), sequence ^ 0x5555_5555);
+    bench.forward("vm1", Tcp { flags: "S", sequence, ..client }.bytes(), "gateway");
+    let packet = Tcp { flags: "SA", sequence: answer, acknowledgment: next, ..server };
+    bench.forward("gateway", packet.bytes(), "vm1");
+    let sequence = answer.wrapping_add(1);
+    bench.forward("vm1", Tcp { flags: "A", sequence: next, acknowledgment: sequence, ..client }.bytes(), "gateway");
+    let finish = Tcp { flags: "FA", sequence: next, acknowledgment: sequence, ..client };
+    bench.forward("vm1", finish.bytes(), "gateway");
+    let finished = Tcp { flags: "FA", sequence, acknowledgment: next.wrapping_add(1), ..server };
+    bench.forward("gateway", finished.bytes(), "vm1");
+}
+
+#[test]
+fn another_connection_on_the_same_ports_is_a_flow_of_its_own_from_its_syn_on() {
+    let mut bench = logged(Bench::new());
+    connection(&mut bench, 1_000);
+    bench.now += 5;
+    connection(&mut bench, 9_000_000);
+    bench.now += 600_000;
+    bench.expire();
+    let told = bench.told();
+    let events: Vec<_> = told.iter().map(|record| (record.event, record.reason.as_deref(), record.packets)).collect();
+    assert_eq!(
+        events,
+        [
+            (FlowEvent::Begin, None, [0, 0]),
+            (FlowEvent::Reply, None, [0, 0]),
+            (FlowEvent::End, Some("reused"), [3, 2]),
+            (FlowEvent::Begin, None, [0, 0]),
+            (FlowEvent::Reply, None, [0, 0]),
+            (FlowEvent::End, Some("expired"), [3, 2]),
+        ]
+    );
+    assert_eq!((told[2].phase.as_deref(), told[3].phase.as_deref()), (Some("closed"), Some("opening")));
+    assert_eq!(told[3].began, 1_005);
+}
+
+#[test]
+fn what_comes_again_after_its_port_rested_is_a_flow_of_its_own() {
+    let mut bench = logged(Bench::new());
+    let packet = udp(("10.1.3.4", 7), ("198.51.100.80", 53), b"q");
+    bench.forward("vm3", packet.clone(), "internet");
+    bench.now += 241_000;
+    bench.expire();
+    assert_eq!(bench.flows()[0].state.phase.name(), "resting");
+    bench.told();
+    bench.forward("vm3", packet, "internet");
+    let told = bench.told();
+    assert_eq!(told.iter().map(|record| record.event).collect::<Vec<_>>(), [FlowEvent::End, FlowEvent::Begin]);
+    assert_eq!((told[0].packets, told[0].reason.as_deref()), ([1, 0], Some("reused")));
+    assert_eq!((told[1].phase.as_deref(), told[1].began), (Some("datagram"), bench.now));
 }
