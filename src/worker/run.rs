@@ -333,6 +333,8 @@ impl Worker {
 
     /// Takes packets that other workers found to be of this one's flows.
     fn take_over(&mut self) {
+        let (clock, time) = (self.clock, self.ports.now);
+        self.forwarder.tell_micros(|| clock.microseconds(time));
         for _ in 0..TAKEN {
             let Some((ingress, mut frame)) = self.rings.take(self.number) else { return };
             let now = self.milliseconds();
