@@ -344,15 +344,20 @@ impl Handle {
             worker.waker.wake();
         }
         let threads = std::mem::take(&mut *lock(&self.threads));
-        let forwarders = threads
+        let forwarders: Vec<_> = threads
             .into_iter()
             .map(|thread| thread.join().inspect_err(|_| tracing::error!("a worker ended by a panic")).ok())
             .collect();
         let at = SystemTime::now();
         // What was on its way between workers ends here, by name; nobody else counts any more.
+        let now = self.clock.milliseconds(Instant::now());
         for (number, worker) in (0..).zip(&self.workers) {
-            while self.rings.take(number).is_some() {
-                worker.counters.count_drop(DropReason::HandOverFull);
+            let forwarder = forwarders.get(usize::from(number)).and_then(Option::as_ref);
+            while let Some((ingress, frame)) = self.rings.take(number) {
+                match forwarder {
+                    Some(forwarder) => forwarder.count_hand_over(now, ingress, frame.len(), false),
+                    None => worker.counters.count_drop(DropReason::HandOverFull),
+                }
             }
         }
         Stopped { at, forwarders, clock: self.clock }
