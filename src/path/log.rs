@@ -11,7 +11,7 @@ use super::core::Core;
 use super::flow::{Family, FlowState, NEVER, Phase};
 use super::policy::Named;
 use super::record::{About, Ending, Event, Record, Records};
-use super::redecide::{self, sides};
+use super::redecide::{self, Sides, sides};
 use super::told::{Told, ToldFlows};
 use crate::packet::parse::Parsed;
 use crate::snapshot::Snapshot;
@@ -478,6 +478,50 @@ impl Core {
         kept.told.set(place, Some(&next));
         let seen = Seen { forward, reverse, state, named };
         log.records.add(log.record(told, seen, (Event::Continue, now), name, (settings.worker, snapshot)));
+    }
+
+    /// How long ago a flow began, in milliseconds, if that is known.
+    pub(super) fn log_age<A: Family>(&self, id: FlowId, now: u64) -> Option<u64> {
+        let log = self.log.as_ref()?;
+        let kept = if size_of::<A>() == size_of::<u32>() { &log.v4 } else { &log.v6 };
+        // What began before the clock did has wrapped around.
+        kept.told.get(id.index()).map(|told| now.wrapping_sub(told.began))
+    }
+
+    /// A flow of another process goes on, which has told of it: what comes is told. `began`: how many milliseconds ago.
+    pub(super) fn log_restored<A: Family>(&mut self, id: FlowId, state: &FlowState, began: Option<u64>, now: u64) {
+        let Some(log) = &mut self.log else { return };
+        let began = now.wrapping_sub(began.unwrap_or_default());
+        let told = from_here(state, began, now + spread(id.index()));
+        log.kept::<A>().told.set(id.index(), Some(&told));
+    }
+
+    /// A flow of another process does not go on. That process has told what passed.
+    pub(super) fn log_left_out(
+        &self,
+        sides: Sides,
+        (state, named): (&FlowState, Named),
+        began: Option<u64>,
+        ending: Ending,
+        now: u64,
+    ) {
+        let Some(log) = self.log.as_ref().filter(|_| !is_trace(state)) else { return };
+        log.records.add(Record {
+            event: Event::End(ending),
+            at: now,
+            began: now.wrapping_sub(began.unwrap_or_default()),
+            about: About::Flow(sides),
+            packets: [0; 2],
+            bytes: [0; 2],
+            next_hop_type: Some(state.next_hop_type),
+            phase: Some(state.phase),
+            named,
+            name: None,
+            presented: None,
+            round_trip: None,
+            worker: self.settings.worker,
+            snapshot: self.snapshot.clone(),
+        });
     }
 
     /// What is left to tell of every flow when a node ends; `saved`: those that can be saved go on.

@@ -103,7 +103,7 @@ pub struct Record {
     pub event: Event,
     /// When, in milliseconds of the workers' clock.
     pub at: u64,
-    /// When the flow began, or began to be followed.
+    /// When the flow began, or began to be followed. What began in another process, before the clock did, has wrapped around.
     pub began: u64,
     /// Whom it is about.
     pub about: About,

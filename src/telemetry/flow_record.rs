@@ -207,7 +207,7 @@ impl FlowRecord {
             endpoint: None,
             packets: record.packets,
             bytes: record.bytes,
-            began: epoch.saturating_add(record.began),
+            began: epoch.wrapping_add(record.began),
             round_trip_us: record.round_trip,
             phase: record.phase.map(Phase::name).map(str::to_owned),
             outbound: None,
@@ -238,8 +238,8 @@ impl FlowRecord {
         let port = snapshot.port(subject.ingress);
         self.protocol = Some(subject.protocol);
         self.protocol_name = Some(protocol_name(subject.protocol));
-        self.ingress = Some(snapshot.port_name(subject.ingress));
-        self.ingress_port = Some(subject.ingress.0);
+        self.ingress = port.map(|port| port.name.clone());
+        self.ingress_port = port.map(|_| subject.ingress.0);
         self.source = Some(Socket { address: subject.source, port: subject.source_port });
         self.destination = Some(Socket { address: subject.destination, port: subject.destination_port });
         if let Some(port) = port.filter(|port| port.kind == PortKind::Nic) {
@@ -249,8 +249,8 @@ impl FlowRecord {
     }
 
     fn leaving(&mut self, snapshot: &Snapshot, egress: PortId, arriving: &Subject) {
-        self.egress = Some(snapshot.port_name(egress));
-        self.egress_port = Some(egress.0);
+        self.egress = snapshot.port(egress).map(|port| port.name.clone());
+        self.egress_port = self.egress.as_ref().map(|_| egress.0);
         if let Some(port) = snapshot.port(egress).filter(|port| port.kind == PortKind::Nic) {
             self.to_subnet = subnet_of(snapshot, port);
             self.inbound = said(snapshot, port, Direction::Inbound, arriving);
