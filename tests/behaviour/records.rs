@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use sidestep::path::{Answer, Verdict};
+use sidestep::model::network::EndpointSource;
+use sidestep::path::save::Refused;
+use sidestep::path::{Answer, DropReason, SendFailure, Verdict};
 use sidestep::telemetry::flow_record::{FlowEvent, FlowRecord};
 
 use crate::bench::{Bench, NETWORK};
 use crate::client::{self, Client, hello, name};
 use crate::guarded::{Guarded, OWN, syn};
-use crate::packets::{Tcp, udp};
+use crate::packets::{Tcp, echo, port_unreachable, udp};
+use crate::restart::{older_by, restore, saved};
 
 const ROOM: usize = 1_024;
 
@@ -398,4 +401,168 @@ fn what_comes_again_after_its_port_rested_is_a_flow_of_its_own() {
     assert_eq!(told.iter().map(|record| record.event).collect::<Vec<_>>(), [FlowEvent::End, FlowEvent::Begin]);
     assert_eq!((told[0].packets, told[0].reason.as_deref()), ([1, 0], Some("reused")));
     assert_eq!((told[1].phase.as_deref(), told[1].began), (Some("datagram"), bench.now));
+}
+
+#[test]
+fn an_error_about_a_flow_between_the_families_counts_as_it_came() {
+    let mut bench = logged(Bench::new());
+    bench.set_source("spoke/workload", EndpointSource::Identity6);
+    let query = udp(("10.1.1.4", 5_000), ("20.60.1.10", 443), b"query");
+    let seen = bench.forward("vm1", query, "contosodata");
+    let (source, service) = (seen.source.to_string(), seen.destination.to_string());
+    let error = port_unreachable(&service, &source, &udp((&source, 5_000), (&service, 443), b"query"));
+    let length = error.len() as u64;
+    bench.told();
+    bench.forward("contosodata", error, "vm1");
+    let related = only(&mut bench, FlowEvent::Related);
+    assert_eq!((related.packets, related.bytes), ([1, 0], [length, 0]));
+    assert_eq!(related.source.expect("its source").address.to_string(), service);
+}
+
+#[test]
+fn flows_of_ipv6_and_between_the_families_are_told_with_both_sides() {
+    let mut bench = logged(Bench::new());
+    bench.set_source("spoke/workload", EndpointSource::Identity6);
+    let packet = udp(("10.1.1.4", 5_000), ("20.60.1.10", 443), b"query");
+    let seen = bench.forward("vm1", packet.clone(), "contosodata");
+    let crossing = only(&mut bench, FlowEvent::Begin);
+    let address = |socket: Option<sidestep::telemetry::flow_record::Socket>| socket.expect("a socket").address;
+    assert_eq!(address(crossing.source).to_string(), "10.1.1.4");
+    assert_eq!(address(crossing.presented), seen.source);
+    assert_eq!(address(crossing.reached), seen.destination);
+    assert_eq!(crossing.identity.as_deref(), Some("spoke/workload"));
+    // Its bytes are those of IPv4, in both directions those that came.
+    let back = udp((&seen.destination.to_string(), 443), (&seen.source.to_string(), 5_000), b"a");
+    bench.forward("contosodata", back.clone(), "vm1");
+    bench.now += 241_000;
+    bench.expire();
+    let end = only(&mut bench, FlowEvent::End);
+    assert_eq!((end.packets, end.bytes), ([1, 1], [packet.len() as u64, back.len() as u64]));
+    let plain = udp(("fd00:1:0:3::4", 7), ("fd00:1:0:1::4", 53), b"q");
+    bench.forward("vm3", plain.clone(), "vm1");
+    bench.now += 241_000;
+    bench.expire();
+    let told = bench.told();
+    assert_eq!(told.iter().map(|record| record.event).collect::<Vec<_>>(), [FlowEvent::Begin, FlowEvent::End]);
+    assert_eq!(address(told[0].source).to_string(), "fd00:1:0:3::4");
+    assert_eq!((told[1].packets, told[1].bytes), ([1, 0], [plain.len() as u64, 0]));
+}
+
+#[test]
+fn flows_say_why_they_ended() {
+    // Another needed the room.
+    let mut bench = Bench::with(&format!("{NETWORK}\n[flows]\nlimit = 8\n"));
+    for number in 0..9 {
+        bench.now += 100;
+        bench.forward("vm1", datagram(number), "gateway");
+    }
+    let end = only(&mut bench, FlowEvent::End);
+    assert_eq!((end.reason.as_deref(), end.packets), (Some("evicted"), [1, 0]));
+    assert_eq!(end.source.expect("its source").port, 10_000, "the oldest");
+    // The node ends: what is saved goes on, what cannot be does not.
+    let rest = bench.rest(true);
+    assert_eq!(rest.len(), 8);
+    assert!(rest.iter().all(|record| record.event == FlowEvent::Continue && record.packets == [1, 0]));
+    let rest = bench.rest(false);
+    let stopped = |record: &FlowRecord| record.reason.as_deref() == Some("stopped") && record.packets == [0, 0];
+    assert!(rest.iter().all(stopped), "told once: {rest:#?}");
+    let mut undecided = client::bench();
+    Client::open(&mut undecided, 443);
+    let rest = undecided.rest(true);
+    assert_eq!(rest[0].reason.as_deref(), Some("stopped"), "it is not saved");
+}
+
+#[test]
+fn what_finds_no_room_is_counted_with_its_packets_and_bytes() {
+    let mut bench = Bench::new();
+    bench.log(4);
+    let packet = udp(("10.1.1.4", 5_000), ("10.200.0.1", 7), b"nowhere");
+    for _ in 0..3 {
+        bench.inject("vm2", packet.clone());
+    }
+    storage(&mut bench, "gateway");
+    let other = echo("10.1.1.4", "20.60.1.10", false, 9, 64);
+    bench.forward("vm1", other.clone(), "gateway");
+    bench.now += 241_000;
+    bench.expire();
+    let lost = bench.lost();
+    let storage = udp(("10.1.1.4", 5_000), ("20.60.1.10", 443), b"q");
+    assert_eq!(lost.records, 3, "a begin and two ends");
+    assert_eq!((lost.packets, lost.bytes), (2, (storage.len() + other.len()) as u64));
+    assert_eq!(bench.told().len(), 4);
+    bench.check_records();
+}
+
+#[test]
+fn packets_that_could_not_leave_are_told_as_such() {
+    let mut bench = logged(Bench::new());
+    bench.sent.refuse = Some(SendFailure::QueueFull);
+    bench.dropped("vm1", datagram(1), DropReason::EgressQueueFull);
+    bench.sent.refuse = None;
+    // The flow is there and has passed nothing.
+    let told = bench.told();
+    assert_eq!(told.iter().map(|record| record.event).collect::<Vec<_>>(), [FlowEvent::Begin, FlowEvent::Denied]);
+    bench.forward("vm1", datagram(1), "gateway");
+    let bytes = datagram(1).len() as u64;
+    bench.forwarder.count_unsent(bench.now, SendFailure::QueueFull, 1, bytes);
+    let unsent = only(&mut bench, FlowEvent::Unsent);
+    assert_eq!((unsent.packets, unsent.bytes), ([1, 0], [bytes, 0]));
+}
+
+#[test]
+fn restored_flows_go_on_from_what_was_told_and_keep_when_they_began() {
+    let mut before = logged(Bench::with_endpoint());
+    before.now += 640;
+    let packet = storage(&mut before, "contosodata");
+    let began = before.now;
+    before.now += 100_000;
+    before.forward("vm1", packet.clone(), "contosodata");
+    assert_eq!(before.rest(true).len(), 1);
+    let flows: Vec<_> = saved(&before).into_iter().map(|flow| older_by(flow, 6_400)).collect();
+    let age = before.now + 6_400 - began;
+
+    let mut after = logged(Bench::with_endpoint());
+    after.now = 1_000_000;
+    restore(&mut after, &flows);
+    after.sweep();
+    assert_eq!(after.told(), [], "it neither begins nor ends");
+    after.forward("vm1", packet, "contosodata");
+    after.now += 241_000;
+    after.expire();
+    let end = only(&mut after, FlowEvent::End);
+    assert_eq!((end.packets, end.reason.as_deref()), ([1, 0], Some("expired")));
+    assert!((1_000_000 - age..=1_000_000 - age + 64).contains(&end.began), "{} {age}", end.began);
+    assert_eq!(end.endpoint.as_deref(), Some("Microsoft.Storage"));
+}
+
+#[test]
+fn flows_that_are_not_restored_end() {
+    let mut before = Bench::with_endpoint();
+    storage(&mut before, "contosodata");
+    let flow = saved(&before).remove(0);
+    let mut after = logged(Bench::with_endpoint());
+    after.now = 1_000_000;
+    let told = |after: &mut Bench| {
+        let end = only(after, FlowEvent::End);
+        assert_eq!((end.packets, end.bytes), ([0; 2], [0; 2]), "its process has told them");
+        assert_eq!(end.source.expect("its source").address.to_string(), "10.1.1.4");
+        (end.reason.expect("why"), end.ingress)
+    };
+    assert_eq!(after.forwarder.restore(after.now, &older_by(flow, 600_000)), Err(Refused::Expired));
+    assert_eq!(told(&mut after), ("expired".to_owned(), Some("vm1".to_owned())));
+    assert_eq!(after.forwarder.restore(after.now, &flow), Ok(()));
+    assert_eq!(after.forwarder.restore(after.now, &flow), Err(Refused::Taken));
+    assert_eq!(told(&mut after).0, "reused");
+    // A port that is gone is not taken for another of the same number.
+    let mut bytes = Vec::new();
+    flow.to_bytes(&mut bytes);
+    let gone = |flow: &mut sidestep::path::save::SavedFlow| {
+        let there = flow.map_ports(|port| (port != before.port("vm1")).then_some(port));
+        Some(if there { Ok(()) } else { Err(Refused::Gone) })
+    };
+    let mut results = Vec::new();
+    assert!(after.forwarder.restore_all(after.now, &mut bytes.as_slice(), 1, gone, |result| results.push(result)));
+    assert_eq!(results, [Err(Refused::Gone)]);
+    assert_eq!(told(&mut after), ("changed".to_owned(), None));
+    assert_eq!(after.report().flows, 1);
 }
