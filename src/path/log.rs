@@ -180,7 +180,7 @@ fn from_here(state: &FlowState, began: u64, due: u64) -> Told {
 /// How long a flow that was there before waits to be told first: not all of them at once.
 fn spread(place: u32) -> u64 {
     // Neighbours are far from each other: multiples of the golden ratio.
-    1 + (u64::from(place.wrapping_mul(0x9e37_79b9)) * (CONTINUING - 1) >> u32::BITS)
+    1 + ((u64::from(place.wrapping_mul(0x9e37_79b9)) * (CONTINUING - 1)) >> u32::BITS)
 }
 
 /// Whether nothing more is told of a flow: it has ended, and only its trace is there.

@@ -566,3 +566,19 @@ fn flows_that_are_not_restored_end() {
     assert_eq!(told(&mut after), ("changed".to_owned(), None));
     assert_eq!(after.report().flows, 1);
 }
+
+#[test]
+fn nothing_is_to_be_done_when_nobody_wants_records_any_more() {
+    let mut bench = Bench::new();
+    assert!(bench.forwarder.next_expiry().is_some(), "flows that go on are looked for");
+    bench.log_nothing();
+    assert_eq!(bench.forwarder.next_expiry(), None);
+    let packet = storage(&mut bench, "gateway");
+    // Others want them later: what passed meanwhile is not told.
+    bench.log(ROOM);
+    bench.expire();
+    bench.forward("vm1", packet, "gateway");
+    bench.now += 241_000;
+    bench.expire();
+    assert_eq!(only(&mut bench, FlowEvent::End).packets, [1, 0]);
+}
