@@ -8,8 +8,10 @@ mod bench;
 #[allow(dead_code, reason = "shared with the behaviour tests, which use more of it")]
 mod packets;
 
-use std::io;
-use std::os::fd::BorrowedFd;
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -205,9 +207,24 @@ fn taken(records: &[Arc<Records>]) -> Vec<Record> {
 #[test]
 fn an_answer_that_is_handed_over_took_as_long_as_it_did() {
     const WAIT: Duration = Duration::from_millis(60);
-    let node = Node::start(2);
+    let mut bells = HashMap::new();
+    let (node, _) = Node::resume_on(
+        2,
+        Vec::new(),
+        |_, _| {},
+        |name, worker, port| {
+            if worker == 1 {
+                return port;
+            }
+            let (bell, rung) = UnixStream::pair().unwrap();
+            rung.set_nonblocking(true).unwrap();
+            bells.insert(name.to_owned(), bell);
+            Box::new(Rung(port, rung))
+        },
+    );
     let records = node.log();
     node.inject("vm3", 0, udp(("10.1.3.4", 5), ("198.51.100.80", 53), b"q"));
+    (&bells["vm3"]).write_all(&[1]).unwrap();
     let out = node.expect("internet", 0);
     let asked = Instant::now();
     while asked.elapsed() < WAIT {
@@ -226,6 +243,28 @@ fn an_answer_that_is_handed_over_took_as_long_as_it_did() {
     let took = Duration::from_micros(reply.round_trip.unwrap().into());
     assert!((WAIT..most).contains(&took), "{took:?}");
     node.finish();
+}
+
+/// A port that is read when a bell is rung, and not again and again.
+struct Rung(Box<dyn Port>, UnixStream);
+
+impl Port for Rung {
+    fn receive(&mut self, now: Instant, batch: &mut [Frame]) -> io::Result<usize> {
+        let _empty = self.1.read(&mut [0; 8]);
+        self.0.receive(now, batch)
+    }
+
+    fn send(&mut self, now: Instant, frame: &mut Frame) -> Result<(), SendError> {
+        self.0.send(now, frame)
+    }
+
+    fn readable(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.1.as_fd())
+    }
+
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
 }
 
 /// A port that tells when it is gone.
