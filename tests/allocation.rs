@@ -18,6 +18,7 @@ use sidestep::table::flow::{FlowKey, FlowTable};
 
 use bench::Bench;
 use packets::{Tcp, udp};
+use sidestep::path::record::Records;
 
 thread_local! {
     static COUNT: Cell<u64> = const { Cell::new(0) };
@@ -86,7 +87,21 @@ fn batches_allocate_nothing() {
 
 #[test]
 fn a_flow_hit_allocates_nothing() {
-    let mut bench = Bench::with_endpoint();
+    for logged in [false, true] {
+        let mut bench = Bench::with_endpoint();
+        if !logged {
+            bench.log_nothing();
+        }
+        hit(bench);
+    }
+    // The counter counts: a box is one.
+    let before = COUNT.with(Cell::get);
+    let boxed = std::hint::black_box(Box::new(1_u64));
+    assert_eq!(COUNT.with(Cell::get) - before, 1);
+    drop(boxed);
+}
+
+fn hit(mut bench: Bench) {
     let (vm1, vm3, service) = (bench.port("vm1"), bench.port("vm3"), bench.port("contosodata"));
     bench.forward("vm1", Tcp::default().bytes(), "contosodata");
     bench.forward("vm1", udp(("fd00:1:0:1::4", 5), ("2603:1020:206:100::10", 443), b"x"), "contosodata");
@@ -112,9 +127,51 @@ fn a_flow_hit_allocates_nothing() {
     assert_eq!(COUNT.with(Cell::get) - before, 0, "allocations in 5,000 flow hits");
     assert_eq!(sink.0, 5_000);
     assert_eq!(bench.report().flow_hits, 5_000);
-    // The counter counts: a box is one.
+}
+
+/// What is told of flows is kept in memory that is asked for once: neither flows that begin nor those that were there make it
+/// grow.
+#[test]
+fn flows_that_are_told_allocate_nothing() {
+    const FLOWS: u16 = 900;
+    let mut bench = Bench::with_endpoint();
+    let vm1 = bench.port("vm1");
+    let mut frame = Frame::new();
+    let mut sink = Sink(0);
+    let mut begin = |bench: &mut Bench| {
+        let packets: Vec<_> =
+            (0..FLOWS).map(|port| udp(("10.1.1.4", 1_000 + port), ("20.60.1.10", 443), b"x")).collect();
+        let before = COUNT.with(Cell::get);
+        for packet in &packets {
+            frame.set_packet(packet);
+            let verdict = bench.forwarder.receive(bench.now, vm1, &mut frame, &mut sink);
+            assert!(matches!(verdict, Verdict::Forwarded(_)), "{verdict:?}");
+        }
+        COUNT.with(Cell::get) - before
+    };
+    bench.log_nothing();
+    // The table has its memory.
+    begin(&mut bench);
+    let end = |bench: &mut Bench| {
+        for _ in 0..400 {
+            bench.now += 1_000;
+            bench.expire();
+        }
+        assert_eq!(bench.forwarder.flow_count(), 0);
+    };
+    end(&mut bench);
+    let records = std::sync::Arc::new(Records::default());
+    let _ = bench.forwarder.log_to(Some(records.clone()), bench.now);
+    assert_eq!(begin(&mut bench), 0, "allocations while flows begin");
+    assert_eq!(std::iter::from_fn(|| records.take()).count(), usize::from(FLOWS));
+    // Others want records: these flows were there.
+    let records = std::sync::Arc::new(Records::default());
+    let _ = bench.forwarder.log_to(Some(records.clone()), bench.now);
     let before = COUNT.with(Cell::get);
-    let boxed = std::hint::black_box(Box::new(1_u64));
-    assert_eq!(COUNT.with(Cell::get) - before, 1);
-    drop(boxed);
+    bench.expire();
+    assert_eq!(COUNT.with(Cell::get) - before, 0, "allocations while they are looked at");
+    end(&mut bench);
+    let told: Vec<_> = std::iter::from_fn(|| records.take()).collect();
+    assert!(told.len() >= usize::from(FLOWS), "{}", told.len());
+    assert!(told.iter().all(|record| record.packets == [0, 0]), "what was before is not told");
 }

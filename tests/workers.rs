@@ -8,8 +8,14 @@ mod bench;
 #[allow(dead_code, reason = "shared with the behaviour tests, which use more of it")]
 mod packets;
 
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use sidestep::model::network::{EndpointSource, Network, ServiceEndpoint};
@@ -17,9 +23,11 @@ use sidestep::packet::checksum;
 use sidestep::packet::frame::{Checksum, Frame, Offload};
 use sidestep::packet::parse::parse;
 use sidestep::packet::segment::segment;
+use sidestep::path::DropReason;
+use sidestep::path::record::{About, Event, Record, Records};
 use sidestep::path::save::SavedFlow;
 use sidestep::plan::Plan;
-use sidestep::port::{Port, memory};
+use sidestep::port::{Port, SendError, memory};
 use sidestep::snapshot::{PortId, Publisher, Snapshot};
 use sidestep::telemetry::counters::Report;
 use sidestep::worker::{
@@ -52,6 +60,16 @@ impl Node {
         flows: Vec<Vec<SavedFlow>>,
         before: impl FnOnce(&Snapshot, &[Vec<memory::Handle>]),
     ) -> (Self, Restored) {
+        Self::resume_on(workers, flows, before, |_, _, port| port)
+    }
+
+    /// `wrap` makes another port of one, by its name and worker.
+    fn resume_on(
+        workers: u16,
+        flows: Vec<Vec<SavedFlow>>,
+        before: impl FnOnce(&Snapshot, &[Vec<memory::Handle>]),
+        mut wrap: impl FnMut(&str, usize, Box<dyn Port>) -> Box<dyn Port>,
+    ) -> (Self, Restored) {
         let network = sidestep::model::parse(bench::NETWORK, Path::new("workers.toml"), None).unwrap();
         let snapshot = Arc::new(Plan::new(Arc::new(network.clone()), bench::catalogue()).compile(1, None).unwrap());
         let mut ports: Vec<(PortId, Vec<Box<dyn Port>>)> = Vec::new();
@@ -59,7 +77,9 @@ impl Node {
         for number in 0..snapshot.ports.len() {
             let (mine, theirs): (Vec<_>, Vec<_>) =
                 (0..workers).map(|_| memory::port(memory::Settings::default())).unzip();
-            ports.push((PortId(number as u16), mine.into_iter().map(|port| Box::new(port) as Box<dyn Port>).collect()));
+            let name = &snapshot.ports[number].name;
+            let mine = mine.into_iter().enumerate().map(|(worker, port)| wrap(name, worker, Box::new(port)));
+            ports.push((PortId(number as u16), mine.collect()));
             queues.push(theirs);
         }
         before(&snapshot, &queues);
@@ -128,6 +148,13 @@ impl Node {
         assert!(self.handle.wait_for_generation(before.generation + 1, Duration::from_secs(10)));
     }
 
+    /// Lets the workers make records, and waits until they do.
+    fn log(&self) -> Vec<Arc<Records>> {
+        let records = self.handle.log(true);
+        self.handle.ports();
+        records
+    }
+
     fn report(&self) -> Report {
         Report::sum(&self.handle.counters())
     }
@@ -172,6 +199,162 @@ fn replies_at_the_wrong_worker_reach_the_flows_owner() {
         assert!(Instant::now() < deadline, "{:?}", node.report());
     }
     node.finish();
+}
+
+fn taken(records: &[Arc<Records>]) -> Vec<Record> {
+    records.iter().flat_map(|records| std::iter::from_fn(|| records.take())).collect()
+}
+
+/// The owner reads nothing itself meanwhile: the time is that of when it took the answer over.
+#[test]
+fn an_answer_that_is_handed_over_took_as_long_as_it_did() {
+    const WAIT: Duration = Duration::from_millis(60);
+    let mut bells = HashMap::new();
+    let (node, _) = Node::resume_on(
+        2,
+        Vec::new(),
+        |_, _| {},
+        |name, worker, port| {
+            if worker == 1 {
+                return port;
+            }
+            let (bell, rung) = UnixStream::pair().unwrap();
+            rung.set_nonblocking(true).unwrap();
+            bells.insert(name.to_owned(), bell);
+            Box::new(Rung(port, rung))
+        },
+    );
+    let records = node.log();
+    node.inject("vm3", 0, udp(("10.1.3.4", 5), ("198.51.100.80", 53), b"q"));
+    (&bells["vm3"]).write_all(&[1]).unwrap();
+    let out = node.expect("internet", 0);
+    let asked = Instant::now();
+    while asked.elapsed() < WAIT {
+        std::thread::yield_now();
+    }
+    node.inject("internet", 1, udp(("198.51.100.80", 53), ("203.0.113.200", out.source_port), b"a"));
+    node.expect("vm3", 0);
+    let most = asked.elapsed() + Duration::from_secs(1);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let mut told = Vec::new();
+    while !told.iter().any(|record: &Record| record.event == Event::Reply) {
+        told.extend(taken(&records));
+        assert!(Instant::now() < deadline, "{told:#?}");
+    }
+    let reply = told.iter().find(|record| record.event == Event::Reply).unwrap();
+    let took = Duration::from_micros(reply.round_trip.unwrap().into());
+    assert!((WAIT..most).contains(&took), "{took:?}");
+    node.finish();
+}
+
+/// A port that is read when a bell is rung, and not again and again.
+struct Rung(Box<dyn Port>, UnixStream);
+
+impl Port for Rung {
+    fn receive(&mut self, now: Instant, batch: &mut [Frame]) -> io::Result<usize> {
+        let _empty = self.1.read(&mut [0; 8]);
+        self.0.receive(now, batch)
+    }
+
+    fn send(&mut self, now: Instant, frame: &mut Frame) -> Result<(), SendError> {
+        self.0.send(now, frame)
+    }
+
+    fn readable(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.1.as_fd())
+    }
+
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
+}
+
+/// A port that tells when it is gone.
+struct Witness(Box<dyn Port>, #[allow(dead_code, reason = "dropped with it")] mpsc::Sender<()>);
+
+/// A port that gives its first packets once somebody else is gone.
+struct Late {
+    port: Box<dyn Port>,
+    until: mpsc::Receiver<()>,
+    waits: Arc<AtomicBool>,
+}
+
+impl Port for Witness {
+    fn receive(&mut self, now: Instant, batch: &mut [Frame]) -> io::Result<usize> {
+        self.0.receive(now, batch)
+    }
+
+    fn send(&mut self, now: Instant, frame: &mut Frame) -> Result<(), SendError> {
+        self.0.send(now, frame)
+    }
+
+    fn readable(&self) -> Option<BorrowedFd<'_>> {
+        self.0.readable()
+    }
+
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
+}
+
+impl Port for Late {
+    fn receive(&mut self, now: Instant, batch: &mut [Frame]) -> io::Result<usize> {
+        let count = self.port.receive(now, batch)?;
+        if count > 0 {
+            self.waits.store(true, Ordering::Relaxed);
+            let _gone = self.until.recv();
+        }
+        Ok(count)
+    }
+
+    fn send(&mut self, now: Instant, frame: &mut Frame) -> Result<(), SendError> {
+        self.port.send(now, frame)
+    }
+
+    fn readable(&self) -> Option<BorrowedFd<'_>> {
+        self.port.readable()
+    }
+
+    fn describe(&self) -> String {
+        self.port.describe()
+    }
+}
+
+#[test]
+fn what_is_between_workers_when_they_end_is_told() {
+    let (gone, until) = mpsc::channel();
+    let waits = Arc::new(AtomicBool::new(false));
+    let (mut gone, mut until) = (Some(gone), Some(until));
+    let (node, _) = Node::resume_on(
+        2,
+        Vec::new(),
+        |_, _| {},
+        |name, worker, port| match (name, worker) {
+            // The last that the owner of the flow has is gone when it takes nothing over any more.
+            ("vm4", 0) => Box::new(Witness(port, gone.take().unwrap())),
+            ("vm1", 1) => Box::new(Late { port, until: until.take().unwrap(), waits: waits.clone() }),
+            _ => port,
+        },
+    );
+    let records = node.log();
+    let packet = udp(("10.1.1.4", 9), ("192.168.1.1", 53), b"x");
+    node.inject("vm1", 0, packet.clone());
+    node.expect("gateway", 0);
+    node.inject("vm1", 1, packet.clone());
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !waits.load(Ordering::Relaxed) {
+        assert!(Instant::now() < deadline, "the other worker reads it");
+        std::thread::yield_now();
+    }
+    node.handle.stop();
+    let report = node.report();
+    assert_eq!((report.dropped.get("hand_over_full"), report.unaccounted()), (Some(&1), 0), "{report:#?}");
+    let told = taken(&records);
+    let dropped: Vec<_> =
+        told.iter().filter(|record| record.event == Event::Dropped(DropReason::HandOverFull)).collect();
+    assert_eq!(dropped.len(), 1, "{told:#?}");
+    assert_eq!((dropped[0].packets, dropped[0].bytes), ([1, 0], [packet.len() as u64, 0]));
+    assert!(matches!(dropped[0].about, About::Port(Some(_))));
 }
 
 #[test]

@@ -171,7 +171,9 @@ fn text(record: &FlowRecord) -> String {
         add(endpoint);
     }
     if let Some(presented) = record.presented.filter(|presented| Some(*presented) != record.source) {
-        add(&format!("seen as {}", socket(presented)));
+        // No port was picked for who is denied.
+        let seen = if presented.port == 0 { presented.address.to_string() } else { socket(presented) };
+        add(&format!("seen as {seen}"));
     }
     if let Some(identity) = &record.identity {
         add(&format!("identity {identity}"));
@@ -242,6 +244,20 @@ mod tests {
             text(&record("denied", denied)),
             "07:00:00.123 denied   tcp 10.1.1.4:40000 > 20.60.1.10:443 vm1 securityRules/no-web of web nsg_outbound_denied \
              1 packets 60 bytes, back 0 0"
+        );
+    }
+
+    #[test]
+    fn who_is_denied_is_one_line() {
+        let denied = serde_json::json!({
+            "reason": "firewall_denied", "packets": [1, 0], "bytes": [60, 0], "resource": "own", "admitted": false,
+            "presented": { "address": "203.0.113.200", "port": 0 },
+            "admission": "not over an endpoint, and no IP rule admits the address",
+        });
+        assert_eq!(
+            text(&record("denied", denied)),
+            "07:00:00.123 denied   tcp 10.1.1.4:40000 > 20.60.1.10:443 vm1 seen as 203.0.113.200 denied: not over an \
+             endpoint, and no IP rule admits the address firewall_denied 1 packets 60 bytes, back 0 0"
         );
     }
 

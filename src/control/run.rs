@@ -121,13 +121,15 @@ pub fn run(
     let document = Document::read(&options.config)?;
     let by_hand = reading.as_ref().map(|reading| reading.by_hand(&document.text)).unwrap_or_default();
     let mut loaded = Loaded::resume(document.clone(), options.overrides.clone(), &by_hand)?;
+    let logs = options.flow_log.folder.is_some() || options.flow_log.collector.is_some();
     let paths = |loaded: &Loaded| {
         let (network, snapshot) = (loaded.network(), loaded.snapshot());
         let poll = match network.poll {
             PollMode::Sleep => Poll::Sleep,
             PollMode::Adaptive => Poll::Adaptive,
         };
-        Paths::new(snapshot, &worker::Settings::new(network.workers, network.flows.limit, poll))
+        let paths = Paths::new(snapshot, &worker::Settings::new(network.workers, network.flows.limit, poll));
+        if logs { paths.logged() } else { paths }
     };
     let stopped = reading.as_ref().map(Reading::stopped);
     let restored = reading.and_then(|reading| or_warn(reading.restore(paths(&loaded), loaded.snapshot())));
@@ -136,7 +138,7 @@ pub fn run(
     }
     // Nothing of a file that cannot be used.
     let stopped = stopped.filter(|_| restored.is_some());
-    let mut paths = restored.unwrap_or_else(|| paths(&loaded));
+    let paths = restored.unwrap_or_else(|| paths(&loaded));
     let network = loaded.network();
     let path = socket::location(options.control.as_deref(), network.control.as_deref());
     let flow_log_files = loaded.flow_log_files(&options.flow_log)?;
@@ -169,8 +171,7 @@ pub fn run(
     };
     let socket = ControlSocket::bind(&path)?;
     let counts = paths.restored();
-    let logs = flow_log_files.is_some() || exporter.is_some();
-    let records = if logs { paths.log() } else { Vec::new() };
+    let records = paths.records();
     let mut restored = None;
     let node = loaded.start(Box::new(devices.clone()), |publisher, ports| {
         let handle = worker::Handle::start(publisher, ports, paths)?;

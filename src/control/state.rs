@@ -30,8 +30,10 @@ use crate::worker::{Meaning, OtherFlows, Paths, SavedBlock, Share, Stopped};
 
 const MAGIC: [u8; 8] = *b"SIDESTEP";
 
-/// Raised with every change of the format: what another version wrote is not read.
-const VERSION: u32 = 3;
+/// Raised with every change of the format: what a newer version wrote is not read.
+const VERSION: u32 = 4;
+/// The oldest that is read: flows of it do not say when they began.
+const OLDEST: u32 = 3;
 
 /// Flows of one block: with up to [`LONGEST`] bytes each, some 200 KiB are written at a time.
 const BLOCK: u16 = 1_024;
@@ -61,7 +63,7 @@ pub enum StateError {
         what: &'static str,
     },
     /// The file is of another version of the program.
-    #[error("the state file {} has format {found}; this sidestep reads format {VERSION}", path.display())]
+    #[error("the state file {} has format {found}; this sidestep reads formats {OLDEST} to {VERSION}", path.display())]
     Version {
         /// The file.
         path: PathBuf,
@@ -357,7 +359,7 @@ fn read_header(file: &mut (impl Read + ?Sized)) -> Result<Header, Unread> {
         return Err(Unread::Flaw(Flaw::Damaged("it does not begin as one")));
     }
     let version = take(&mut from).map(u32::from_le_bytes).ok_or(Unread::Flaw(CUT))?;
-    if version != VERSION {
+    if !(OLDEST..=VERSION).contains(&version) {
         return Err(Unread::Flaw(Flaw::Version(version)));
     }
     let length = take(&mut from).map(u32::from_le_bytes).ok_or(Unread::Flaw(CUT))? as usize;
@@ -560,6 +562,19 @@ mod tests {
                 assert!((0..).zip(share).all(|(number, one)| bytes(one) == bytes(&flow(number))));
             }
         }
+    }
+
+    #[test]
+    fn what_the_version_before_wrote_is_read() {
+        let mut older = file(&[2]);
+        older[8] = 3;
+        let length = u32::from_le_bytes(older[12..16].try_into().unwrap()) as usize;
+        let crc = crc32fast::hash(&older[..START + length]);
+        older[START + length..][..CRC].copy_from_slice(&crc.to_le_bytes());
+        let (_, flows) = read(&older).unwrap();
+        assert!((0..).zip(&flows[0]).all(|(number, one)| bytes(one) == bytes(&flow(number))));
+        older[8] = 2;
+        assert_eq!(read(&older).err(), Some(Flaw::Version(2)));
     }
 
     #[test]

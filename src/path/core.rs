@@ -6,9 +6,10 @@ use std::sync::Arc;
 use super::counters::Counters;
 use super::egress::{Egress, SendFailure};
 use super::flow::{Family, FlowState};
+use super::log::Log;
 use super::nsg::Direction;
-use super::record::{Ending, Log};
-use super::redecide::Foreseen;
+use super::record::Ending;
+use super::redecide::{self, Foreseen};
 use super::shared::Shared;
 use super::undecided::{Undecided, key_of};
 use super::unsolicited::Unsolicited;
@@ -63,7 +64,7 @@ pub(super) struct Core {
     /// Connections whose resource only their client can tell.
     pub(super) undecided: Undecided,
     /// What is told of flows, while somebody wants it.
-    pub(super) log: Option<Log>,
+    pub(super) log: Option<Box<Log>>,
     pub(super) settings: Settings,
 }
 
@@ -93,7 +94,8 @@ impl Core {
         // Flows between the families may be left from the snapshot before.
         self.crosses |= crosses(&snapshot);
         self.settings.shared.reserve_pools(&snapshot);
-        self.snapshot = snapshot;
+        let before = std::mem::replace(&mut self.snapshot, snapshot);
+        self.log_adopted(before);
         self.changed.clear();
     }
 
@@ -143,7 +145,8 @@ impl Core {
         let Some(removed) = flows.remove(id) else { return };
         if self.is_logged() {
             let keys = (&removed.forward, &removed.reverse);
-            self.log_end(id, keys, &removed.state, Ending::Evicted, now);
+            let named = redecide::named(self, &removed.forward, &removed.state);
+            self.log_end(id, keys, (&removed.state, named), Ending::Evicted, now);
         }
         if removed.state.is_inspected() {
             self.undecided.end(&key_of(&removed.forward));

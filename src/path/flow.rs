@@ -94,6 +94,9 @@ const RST_SEEN: u8 = 0b0100_0000;
 /// are 8.7 years.
 const SEEN_SHIFT: u32 = 6;
 
+/// [`FlowState::generation`] of a flow that this process has not decided yet: no snapshot has it.
+pub(super) const NEVER: u32 = 0;
+
 /// [`FlowState::pool`] of a flow that no pool translates.
 const NO_POOL: u16 = u16::MAX;
 
@@ -220,13 +223,18 @@ impl FlowState {
         }
     }
 
-    /// Begins the conversation, anew where there was one.
-    pub(super) fn begin(&mut self, parsed: &Parsed, now: u64) {
-        self.phase = match parsed.kind {
+    /// The phase of a conversation that a packet begins.
+    pub(super) fn first_phase(parsed: &Parsed) -> Phase {
+        match parsed.kind {
             TransportKind::Tcp { .. } => Phase::Opening,
             TransportKind::IcmpEcho { .. } => Phase::Query,
             _ => Phase::Datagram,
-        };
+        }
+    }
+
+    /// Begins the conversation, anew where there was one.
+    pub(super) fn begin(&mut self, parsed: &Parsed, now: u64) {
+        self.phase = Self::first_phase(parsed);
         self.seen = 0;
         self.halves = [Half::default(); 2];
         self.touch(now);
@@ -453,6 +461,21 @@ impl FlowState {
         })
     }
 
+    /// Whether a packet is not the first SYN again: the ports are used for another connection. While one is open its end
+    /// answers such a SYN with an acknowledgment, and the sender resets it if it is gone (RFC 5961 section 4).
+    #[inline]
+    pub(super) fn begins_anew(&self, direction: Direction, parsed: &Parsed) -> bool {
+        let TransportKind::Tcp { flags, sequence, .. } = parsed.kind else { return false };
+        let side = index(direction);
+        flags & (Parsed::SYN | Parsed::ACK | Parsed::RST) == Parsed::SYN
+            && self.seen & (SEQUENCE_SEEN << side) != 0
+            && !matches!(self.phase, Phase::Established | Phase::Closing)
+            && self
+                .halves
+                .get(side)
+                .is_some_and(|half| half.next_sequence != sequence.wrapping_add(sequence_span(parsed)))
+    }
+
     /// Follows a packet; true where the phase changed. A reset that its receiver would not accept, and a packet from the
     /// outside after the end, do not keep the flow alive (RFC 7857 section 2).
     pub fn follow(&mut self, direction: Direction, parsed: &Parsed, now: u64) -> bool {
@@ -463,7 +486,6 @@ impl FlowState {
         let before = self.phase;
         let side = index(direction);
         let end = sequence.wrapping_add(sequence_span(parsed));
-        let known = self.seen & (SEQUENCE_SEEN << side) != 0;
         if flags & Parsed::RST != 0 {
             // Anyone can send a reset; only one that the receiver accepts ends the connection.
             if before != Phase::Aborted && self.accepts_reset(direction, sequence, flags, acknowledgment) {
@@ -473,14 +495,7 @@ impl FlowState {
             }
             return self.phase != before;
         }
-        if flags & Parsed::SYN != 0
-            && flags & Parsed::ACK == 0
-            && known
-            && !matches!(before, Phase::Established | Phase::Closing)
-            && self.halves.get(side).is_some_and(|half| half.next_sequence != end)
-        {
-            // Not the first SYN again: the ports are used for another connection. While one is open its end answers such a
-            // SYN with an acknowledgment, and the sender resets it if it is gone (RFC 5961 section 4).
+        if self.begins_anew(direction, parsed) {
             self.phase = Phase::Opening;
             self.seen = 0;
             if direction == Direction::Forward {

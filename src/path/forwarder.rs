@@ -10,6 +10,7 @@ use super::egress::{Egress, SendFailure};
 use super::flow::{Family, FlowState};
 use super::fragments::Fragments;
 use super::inspect;
+use super::log::Freed;
 use super::look::Look;
 use super::record::{About, Ending, Event, Record, Records};
 use super::redecide::{self, Foreseen, Sides};
@@ -173,7 +174,7 @@ impl Forwarder {
                 Verdict::Dropped(reason) => Event::Dropped(reason),
                 Verdict::Forwarded(_) | Verdict::HandOver(_) | Verdict::Held => return verdict,
             };
-            self.core.log_packets(event, about, 1, length as u64, now);
+            self.core.log_ended(event, about, length as u64, now);
         }
         verdict
     }
@@ -237,24 +238,21 @@ impl Forwarder {
     }
 
     /// Ends flows whose time is over, at most `budget` of each family, and what else waits for its time: ports that rest,
-    /// fragments, answers to strangers.
+    /// fragments, answers to strangers, records of flows that go on.
     pub fn expire(&mut self, now: u64, budget: usize, egress: &mut impl Egress) {
         expire(&mut self.core, &mut self.tables.v4, &mut self.resting, now, budget);
         expire(&mut self.core, &mut self.tables.v6, &mut self.resting, now, budget);
         self.fragments.expire(&self.core, now, budget);
         inspect::end_waiting(&mut self.core, &mut self.tables, now, budget, egress);
         answer_due(&mut self.core, &self.tables.v4, &self.tables.v6, now, budget, egress);
-        if let Some(part) = self.core.log_part(now) {
-            self.core.log_going_on(&self.tables.v4, part, now);
-            self.core.log_going_on(&self.tables.v6, part, now);
-        }
+        self.core.log_step(&self.tables.v4, &self.tables.v6, now, budget);
     }
 
-    /// Makes records of flows and packets from now on, or none any more. Of flows that are there, what comes is told.
-    pub fn log_to(&mut self, records: Option<Arc<Records>>, now: u64) {
-        self.core.log_to(records, now);
-        self.core.log_known(&self.tables.v4, now);
-        self.core.log_known(&self.tables.v6, now);
+    /// Makes records of flows and packets from now on, or none any more. Of flows that are there, what comes is told, from
+    /// when [`Forwarder::expire`] has come by them. Gives what was kept for records before.
+    pub fn log_to(&mut self, records: Option<Arc<Records>>, now: u64) -> Freed {
+        let Tables { v4, v6 } = &self.tables;
+        self.core.log_to(records, [(v4.limit(), v4.places()), (v6.limit(), v6.places())], now)
     }
 
     /// Tells the time in microseconds, for how long answers take. Only records need it, and only as precisely as batches are
@@ -269,9 +267,8 @@ impl Forwarder {
     /// What is left to tell of every flow, when the node ends: flows that are saved go on, the others end. Nothing where no
     /// records are made.
     pub fn log_rest(&mut self, saved: bool, now: u64, mut visit: impl FnMut(Record)) {
-        let event = if saved { Event::Continue } else { Event::End(Ending::Stopped) };
-        self.core.log_rest(&self.tables.v4, event, now, &mut visit);
-        self.core.log_rest(&self.tables.v6, event, now, &mut visit);
+        self.core.log_rest(&self.tables.v4, saved, now, &mut visit);
+        self.core.log_rest(&self.tables.v6, saved, now, &mut visit);
     }
 
     /// When [`Forwarder::expire`] may have work, in milliseconds of the caller's clock.
@@ -282,7 +279,7 @@ impl Forwarder {
             self.fragments.next_deadline(),
             self.core.unsolicited.next_due(),
             self.core.undecided.next_due(),
-            self.core.next_look(),
+            self.core.next_log_step(),
         ];
         times.into_iter().flatten().min()
     }
@@ -297,6 +294,9 @@ impl Forwarder {
             (None, None) => None,
             (v4, v6) => Some((v4.unwrap_or(u32::MAX), v6.unwrap_or(u32::MAX))),
         };
+        if self.sweep.is_none() {
+            self.core.log_settled();
+        }
         self.sweep.is_none()
     }
 
@@ -391,7 +391,8 @@ fn expire<A: Family>(
     };
     let ended = flows.expire_with(now, budget, verdict, |flows, flow| {
         if core.is_logged() {
-            core.log_end(flow.id, (&flow.forward, &flow.reverse), &flow.state, Ending::Expired, now);
+            let named = redecide::named(core, &flow.forward, &flow.state);
+            core.log_end(flow.id, (&flow.forward, &flow.reverse), (&flow.state, named), Ending::Expired, now);
         }
         let Core { settings, undecided, .. } = &mut *core;
         if flow.state.is_inspected() {

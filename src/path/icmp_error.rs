@@ -80,6 +80,8 @@ fn way_in<A: Family>(
     }
     let (translated, outwards) = (state.translated(), state.is_from_inside(direction));
     let Packet { now, ingress, frame, parsed, .. } = packet;
+    // As it came: that is what counts as forwarded.
+    let bytes = frame.len() as u64;
     if !rewrite::decrement_hop_limit(frame, parsed) {
         return Some(Verdict::Dropped(DropReason::HopLimitExceeded));
     }
@@ -109,7 +111,6 @@ fn way_in<A: Family>(
     }
     let port = PortId(out.port);
     let mtu = core.snapshot.port(port).map_or(usize::MAX, |port| usize::from(port.mtu));
-    let bytes = frame.len() as u64;
     Some(match core.send(*now, port, frame, crossed.as_ref().unwrap_or(parsed), mtu, egress) {
         Ok(()) => {
             if core.is_logged() {

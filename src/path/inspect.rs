@@ -33,6 +33,7 @@ use super::denial::Denial;
 use super::egress::Egress;
 use super::firewall;
 use super::flow::{Family, FlowState, Phase};
+use super::log::Denied;
 use super::order::{Question, Standing};
 use super::policy::{self, Named};
 use super::record::Ending;
@@ -110,8 +111,7 @@ pub(super) fn packet<A: Family>(
         Read::Other => {
             let told = Told { named: Named::NotYet, name: None, unnamed: None };
             let reason = DropReason::UndecidedInconsistent;
-            close(core, flows, id, &told, reason, Some(acknowledgment), packet.now, egress);
-            return Some(verdict(reason));
+            return Some(deny(core, flows, id, &told, reason, Some(acknowledgment), packet.now, egress));
         }
         Read::Beyond => return beyond(core, flows, id, &key, Some(acknowledgment), packet.now, egress),
         Read::Name(name) => (Some(name), None),
@@ -127,10 +127,7 @@ pub(super) fn packet<A: Family>(
             }
             None
         }
-        Err(reason) => {
-            close(core, flows, id, &told, reason, Some(acknowledgment), packet.now, egress);
-            Some(verdict(reason))
-        }
+        Err(reason) => Some(deny(core, flows, id, &told, reason, Some(acknowledgment), packet.now, egress)),
     }
 }
 
@@ -199,8 +196,7 @@ fn beyond<A: Family>(
 ) -> Option<Verdict> {
     let told = Told { named: core.undecided.named(key), name: None, unnamed: None };
     let reason = DropReason::SecondRequest;
-    close(core, flows, id, &told, reason, acknowledgment, now, egress);
-    Some(verdict(reason))
+    Some(deny(core, flows, id, &told, reason, acknowledgment, now, egress))
 }
 
 /// A SYN of the client of an inspected flow: what the connection named that used these ports says nothing about the one
@@ -285,7 +281,23 @@ struct Told {
     unnamed: Option<Unnamed>,
 }
 
-fn verdict(reason: DropReason) -> Verdict {
+/// Closes a connection by a packet, and says what becomes of that.
+#[allow(clippy::too_many_arguments, reason = "what `close` takes")]
+fn deny<A: Family>(
+    core: &mut Core,
+    flows: &mut FlowTable<A, FlowState>,
+    id: FlowId,
+    told: &Told,
+    reason: DropReason,
+    acknowledgment: Option<u32>,
+    now: u64,
+    egress: &mut impl Egress,
+) -> Verdict {
+    if core.is_logged() {
+        let presented = flows.key(id, Direction::Reverse).map(|key| (key.destination.to_ip(), key.destination_port));
+        core.log_denied(Denied { named: told.named, name: told.name.as_deref().map(Box::from), presented });
+    }
+    close(core, flows, id, told, reason, acknowledgment, now, egress);
     reason.answer().map_or(Verdict::Dropped(reason), Verdict::Answered)
 }
 
@@ -327,7 +339,7 @@ fn close<A: Family>(
     if let Some(name) = &told.name {
         core.log_name::<A>(id, name);
     }
-    redecide::leave_trace(core, flows, id, Phase::Reset, Ending::Denied, now);
+    redecide::leave_trace(core, flows, id, (Phase::Reset, told.named), Ending::Denied(reason), now);
     core.undecided.end(&key_of(&forward));
     core.counters.undecided.set(core.undecided.len() as u64);
     let sides = sides(&forward, &reverse);

@@ -39,6 +39,7 @@ mod icmp_error;
 mod inspect;
 mod install;
 pub mod kind;
+pub mod log;
 pub mod look;
 #[doc = include_str!("nat.md")]
 pub mod nat {}
@@ -56,6 +57,7 @@ pub mod shared;
 pub mod source;
 mod stages;
 pub mod subject;
+mod told;
 mod undecided;
 mod unsolicited;
 pub mod verdict;

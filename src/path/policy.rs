@@ -19,9 +19,10 @@ use crate::packet::server_name::Application;
 use crate::snapshot::{EndpointScope, Front, Policy, PortEntry, ResourceId, Snapshot};
 
 /// What is known of the resource that a connection wants, beside its address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Named {
     /// Nobody has looked yet.
+    #[default]
     NotYet,
     /// The connection gives no name, or none of a resource.
     Nothing,

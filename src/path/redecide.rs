@@ -73,7 +73,8 @@ pub(super) fn flow<A: Family>(
         return Outcome::Trace;
     }
     let before = FlowSummary { sides: sides(&forward, &reverse), state };
-    let mut fate = fate(&core.snapshot, &before.sides, &state, named(core, &forward, &state));
+    let named = named(core, &forward, &state);
+    let mut fate = fate(&core.snapshot, &before.sides, &state, named);
     let keys = [(Direction::Forward, forward), (Direction::Reverse, reverse)];
     let mut told = Telling::Nobody;
     if fate == Fate::Reset {
@@ -121,16 +122,16 @@ pub(super) fn flow<A: Family>(
             Phase::Moved
         }
     };
-    leave_trace(core, flows, id, phase, Ending::Changed, now);
+    leave_trace(core, flows, id, (phase, named), Ending::Changed, now);
     if told == Telling::Told { Outcome::Reset } else { Outcome::Trace }
 }
 
-/// A flow has ended, and a trace of it stays: nobody else comes in by what is left of it.
+/// A flow whose client has named this has ended, and a trace of it stays: nobody else comes in by what is left of it.
 pub(super) fn leave_trace<A: Family>(
     core: &mut Core,
     flows: &mut FlowTable<A, FlowState>,
     id: FlowId,
-    phase: Phase,
+    (phase, named): (Phase, Named),
     ending: Ending,
     now: u64,
 ) {
@@ -140,7 +141,7 @@ pub(super) fn leave_trace<A: Family>(
         return;
     };
     if core.is_logged() {
-        core.log_end(id, (&forward, &reverse), state, ending, now);
+        core.log_end(id, (&forward, &reverse), (state, named), ending, now);
     }
     core.settings.shared.unmap(&forward, &reverse, state);
     if state.is_inspected() {

@@ -15,11 +15,12 @@ use super::Forwarder;
 use super::core::Core;
 use super::flow::{Family, FlowState, STATE_BYTES, take};
 use super::policy::Named;
+use super::record::Ending;
 use super::redecide;
 use super::shared::owner_of;
 use super::undecided::key_of;
 use crate::snapshot::{PortId, ResourceId};
-use crate::table::flow::{FlowKey, FlowTable};
+use crate::table::flow::{FlowId, FlowKey, FlowTable};
 
 /// One flow, as it is saved.
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +31,8 @@ pub struct SavedFlow {
     state: FlowState,
     /// What its client named.
     named: Named,
+    /// How many milliseconds ago it began, rounded to 64; none where that is not known, as no records were made.
+    began: Option<u64>,
 }
 
 /// What stands for [`Named`] in saved bytes; resources follow, by their number.
@@ -67,19 +70,29 @@ const AHEAD: usize = 32;
 /// First byte of a saved flow.
 const V4: u8 = 4;
 const V6: u8 = 6;
+/// Added to it where it is known when the flow began: that follows what its client named.
+const BEGAN: u8 = 128;
+
+/// Milliseconds of a unit of it, as a power of two: 32 bits of them are 8.7 years.
+const BEGAN_SHIFT: u32 = 6;
+
+/// What a port is called that there is no more.
+const NOWHERE: PortId = PortId(u16::MAX);
 
 impl SavedFlow {
     /// Appends the flow as bytes.
     pub fn to_bytes(&self, out: &mut Vec<u8>) {
         // Put together here first: a million flows are written while nothing is forwarded.
         let mut bytes = Fields { bytes: [0; LONGEST], length: 0 };
+        let began = self.began.map(|began| u32::try_from(began >> BEGAN_SHIFT).unwrap_or(u32::MAX));
+        let more = if began.is_some() { BEGAN } else { 0 };
         match &self.keys {
             Keys::V4(keys) => {
-                bytes.put([V4]);
+                bytes.put([V4 | more]);
                 keys.iter().for_each(|key| put_key(key, u32::to_le_bytes, &mut bytes));
             }
             Keys::V6(keys) => {
-                bytes.put([V6]);
+                bytes.put([V6 | more]);
                 keys.iter().for_each(|key| put_key(key, u128::to_le_bytes, &mut bytes));
             }
         }
@@ -91,15 +104,19 @@ impl SavedFlow {
             Named::Resource(resource) => resource.0.saturating_add(FIRST_RESOURCE),
         };
         bytes.put(named.to_le_bytes());
+        if let Some(began) = began {
+            bytes.put(began.to_le_bytes());
+        }
         out.extend_from_slice(bytes.bytes.get(..bytes.length).unwrap_or_default());
     }
 
     /// Takes a flow from the front of bytes; none where they are not one.
     #[inline]
     pub fn from_bytes(from: &mut &[u8]) -> Option<Self> {
-        let keys = match take(from)? {
-            [V4] => Keys::V4([key_from_bytes(from, u32::from_le_bytes)?, key_from_bytes(from, u32::from_le_bytes)?]),
-            [V6] => Keys::V6([key_from_bytes(from, u128::from_le_bytes)?, key_from_bytes(from, u128::from_le_bytes)?]),
+        let [first] = take(from)?;
+        let keys = match first & !BEGAN {
+            V4 => Keys::V4([key_from_bytes(from, u32::from_le_bytes)?, key_from_bytes(from, u32::from_le_bytes)?]),
+            V6 => Keys::V6([key_from_bytes(from, u128::from_le_bytes)?, key_from_bytes(from, u128::from_le_bytes)?]),
             _ => return None,
         };
         let age = take(from).map(u32::from_le_bytes)?;
@@ -109,7 +126,9 @@ impl SavedFlow {
             NOTHING => Named::Nothing,
             resource => Named::Resource(ResourceId(resource - FIRST_RESOURCE)),
         };
-        Some(Self { keys, age: u64::from(age), state, named })
+        let began = if first & BEGAN == 0 { None } else { Some(take(from).map(u32::from_le_bytes)?) };
+        let began = began.map(|began| u64::from(began) << BEGAN_SHIFT);
+        Some(Self { keys, age: u64::from(age), state, named, began })
     }
 
     /// Whether it is of IPv4; otherwise it is of IPv6.
@@ -123,25 +142,33 @@ impl SavedFlow {
     }
 
     /// More time has passed, in milliseconds.
-    pub const fn grow_older(&mut self, by: u64) {
+    pub fn grow_older(&mut self, by: u64) {
         self.age = self.age.saturating_add(by);
+        self.began = self.began.map(|began| began.saturating_add(by));
     }
 
     /// Gives its two ports other numbers; false where one of them has none, and then it is of no use.
     #[must_use]
     pub fn map_ports(&mut self, map: impl Fn(PortId) -> Option<PortId>) -> bool {
-        let change = |port: &mut u16| map(PortId(*port)).map(|new| *port = new.0).is_some();
+        let change = |port: &mut u16| {
+            let new = map(PortId(*port));
+            *port = new.unwrap_or(NOWHERE).0;
+            new.is_some()
+        };
+        // Both, whatever becomes of the first: it is told that the flow ends.
         match &mut self.keys {
-            Keys::V4([forward, reverse]) => change(&mut forward.port) && change(&mut reverse.port),
-            Keys::V6([forward, reverse]) => change(&mut forward.port) && change(&mut reverse.port),
+            Keys::V4([forward, reverse]) => change(&mut forward.port) & change(&mut reverse.port),
+            Keys::V6([forward, reverse]) => change(&mut forward.port) & change(&mut reverse.port),
         }
     }
 
     /// Gives the resource that its client named another number; false where that has none, and then it is of no use.
     #[must_use]
     pub fn map_resource(&mut self, map: impl Fn(ResourceId) -> Option<ResourceId>) -> bool {
-        let Named::Resource(resource) = &mut self.named else { return true };
-        map(*resource).map(|new| *resource = new).is_some()
+        let Named::Resource(resource) = self.named else { return true };
+        let new = map(resource);
+        self.named = new.map_or(Named::NotYet, Named::Resource);
+        new.is_some()
     }
 
     /// A number that spreads flows over workers.
@@ -157,7 +184,7 @@ impl SavedFlow {
 }
 
 /// Bytes of a saved flow at most: one of IPv6.
-pub const LONGEST: usize = 1 + 2 * (2 * 16 + 3 * 2 + 1) + 4 + STATE_BYTES + 4;
+pub const LONGEST: usize = 1 + 2 * (2 * 16 + 3 * 2 + 1) + 4 + STATE_BYTES + 4 + 4;
 
 /// The fields of one saved flow.
 pub(super) struct Fields {
@@ -200,13 +227,15 @@ impl Forwarder {
     pub fn save(&self, now: u64, mut visit: impl FnMut(SavedFlow)) {
         let age = |state: &FlowState| now.saturating_sub(state.last_seen());
         let saved = |state: &FlowState| !state.is_watched();
-        for (_, forward, reverse, state) in self.tables.v4.iter().filter(|(.., state)| saved(state)) {
+        for (id, forward, reverse, state) in self.tables.v4.iter().filter(|(.., state)| saved(state)) {
             let named = redecide::named(&self.core, forward, state);
-            visit(SavedFlow { keys: Keys::V4([*forward, *reverse]), age: age(state), state: *state, named });
+            let began = self.core.log_age::<u32>(id, now);
+            visit(SavedFlow { keys: Keys::V4([*forward, *reverse]), age: age(state), state: *state, named, began });
         }
-        for (_, forward, reverse, state) in self.tables.v6.iter().filter(|(.., state)| saved(state)) {
+        for (id, forward, reverse, state) in self.tables.v6.iter().filter(|(.., state)| saved(state)) {
             let named = redecide::named(&self.core, forward, state);
-            visit(SavedFlow { keys: Keys::V6([*forward, *reverse]), age: age(state), state: *state, named });
+            let began = self.core.log_age::<u128>(id, now);
+            visit(SavedFlow { keys: Keys::V6([*forward, *reverse]), age: age(state), state: *state, named, began });
         }
     }
 
@@ -241,7 +270,10 @@ impl Forwarder {
                 left -= 1;
                 match now_of(&mut flow) {
                     Some(Ok(())) => flows.push(flow),
-                    Some(Err(why)) => told(Err(why)),
+                    Some(Err(why)) => {
+                        self.leave_out(now, &flow, why);
+                        told(Err(why));
+                    }
                     None => {}
                 }
             }
@@ -273,14 +305,42 @@ impl Forwarder {
         self.restore_hashed(now, flow, self.hashes(flow))
     }
 
+    /// A flow is not taken in: it ends here, and what it was is told.
+    fn leave_out(&mut self, now: u64, flow: &SavedFlow, why: Refused) {
+        if !self.core.is_logged() {
+            return;
+        }
+        let sides = match &flow.keys {
+            Keys::V4([forward, reverse]) => redecide::sides(forward, reverse),
+            Keys::V6([forward, reverse]) => redecide::sides(forward, reverse),
+        };
+        let ending = match why {
+            Refused::Expired => Ending::Expired,
+            Refused::Taken => Ending::Reused,
+            Refused::Full => Ending::Evicted,
+            Refused::Gone => Ending::Changed,
+        };
+        self.core.log_left_out(sides, (&flow.state, flow.named), flow.began, ending, now);
+    }
+
     fn restore_hashed(&mut self, now: u64, flow: &SavedFlow, hashes: [u64; 2]) -> Result<(), Refused> {
+        let taken = self.take_in(now, flow, hashes);
+        if let Err(why) = taken {
+            self.leave_out(now, flow, why);
+        }
+        taken
+    }
+
+    fn take_in(&mut self, now: u64, flow: &SavedFlow, hashes: [u64; 2]) -> Result<(), Refused> {
         let key = match flow.keys {
             Keys::V4(keys) => {
-                insert(&self.core, &mut self.tables.v4, keys, hashes, flow, now)?;
+                let id = insert(&self.core, &mut self.tables.v4, keys, hashes, flow, now)?;
+                self.core.log_restored::<u32>(id, &flow.state, flow.began, now);
                 key_of(&keys[0])
             }
             Keys::V6(keys) => {
-                insert(&self.core, &mut self.tables.v6, keys, hashes, flow, now)?;
+                let id = insert(&self.core, &mut self.tables.v6, keys, hashes, flow, now)?;
+                self.core.log_restored::<u128>(id, &flow.state, flow.began, now);
                 let [forward, reverse] = keys;
                 // The snapshot of this process need not have such endpoints any more.
                 self.core.crosses |= forward.source.to_ip().is_ipv4() != reverse.source.to_ip().is_ipv4();
@@ -302,7 +362,7 @@ fn insert<A: Family>(
     [forward_hash, reverse_hash]: [u64; 2],
     flow: &SavedFlow,
     now: u64,
-) -> Result<(), Refused> {
+) -> Result<FlowId, Refused> {
     let snapshot = &core.snapshot;
     let mut state = flow.state;
     if flow.named != Named::NotYet {
@@ -323,16 +383,14 @@ fn insert<A: Family>(
     shared.take_room(snapshot, state.owner.0).map_err(|_| Refused::Full)?;
     let claimed = shared.claim(me, hashes);
     let mapped = claimed && shared.map_again(snapshot, &forward, &reverse, &state);
-    let inserted = mapped && {
+    if mapped {
         let deadline = now + (lifetime - flow.age);
-        flows
-            .insert_absent([forward, reverse], [forward_hash, reverse_hash], state, deadline, state.is_transient())
-            .is_ok()
-    };
-    if inserted {
-        shared.take_of_pool(pool, &forward);
-        core.counters.flows.add(1);
-        return Ok(());
+        let hashes = [forward_hash, reverse_hash];
+        if let Ok(id) = flows.insert_absent([forward, reverse], hashes, state, deadline, state.is_transient()) {
+            shared.take_of_pool(pool, &forward);
+            core.counters.flows.add(1);
+            return Ok(id);
+        }
     }
     shared.quota.give_back(state.owner.0);
     if mapped {
@@ -360,9 +418,15 @@ mod tests {
         let numbers = proptest::collection::vec(any::<u8>(), 4 + 4 * 8 + 4 * 4);
         let flags = prop_oneof![0..16_u8, 64..80_u8];
         let named = any::<u32>().prop_map(|named| named.to_le_bytes().to_vec());
-        (keys, numbers, (0..7_u8, 0..10_u8, any::<u8>(), flags), named).prop_map(
-            |(keys, numbers, (hop, phase, seen, flags), named)| {
-                [keys, numbers, vec![hop, phase, seen, flags], named].concat()
+        let began = proptest::option::of(any::<u32>());
+        (keys, numbers, (0..7_u8, 0..10_u8, any::<u8>(), flags), named, began).prop_map(
+            |(keys, numbers, (hop, phase, seen, flags), named, began)| {
+                let mut all = [keys, numbers, vec![hop, phase, seen, flags], named].concat();
+                if let Some(began) = began {
+                    all[0] |= BEGAN;
+                    all.extend(began.to_le_bytes());
+                }
+                all
             },
         )
     }

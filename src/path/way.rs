@@ -12,6 +12,7 @@ use super::flow::{Family, FlowState, Phase};
 use super::icmp_error;
 use super::inspect;
 use super::install::{NotMade, Replaces, install};
+use super::log::Denied;
 use super::observer::Silent;
 use super::order::{self, Decision, Question, Standing};
 use super::policy::{self, Named};
@@ -217,7 +218,14 @@ fn refuse(core: &mut Core, packet: &Packet<'_>, reason: DropReason, egress: &mut
     remember_unsolicited(core, packet, reason);
     let Some(answer) = reason.answer() else { return Verdict::Dropped(reason) };
     let Packet { now, ingress, frame, parsed, .. } = packet;
-    core.settings.shared.denials.add(denied(core, *ingress, parsed, reason));
+    let denial = denied(core, *ingress, parsed, reason);
+    if core.is_logged() {
+        // Which port a pool would have picked nobody knows.
+        let port = |address| if core.snapshot.pool_of(address).is_some() { 0 } else { parsed.source_port };
+        let presented = denial.presented.map(|address| (address, port(address)));
+        core.log_denied(Denied { presented, ..Denied::default() });
+    }
+    core.settings.shared.denials.add(denial);
     let firewall =
         (reason == DropReason::FirewallDenied).then(|| firewall::of(&core.snapshot, parsed.destination())).flatten();
     let prohibited = firewall.is_some_and(|(_, firewall)| firewall.denial == Denial::Prohibited);
@@ -485,6 +493,10 @@ fn unusual<A: Family>(
             Hit::Verdict(reset_sender(core, packet, DropReason::TcpWithoutFlow, Answer::FlowEnded, egress))
         }
         Phase::Resting => {
+            if core.is_logged() {
+                core.log_anew(flows, id, FlowState::first_phase(packet.parsed), packet.now);
+            }
+            let Some(state) = flows.state_mut(id) else { return Hit::Miss };
             // Its port is still the inside host's.
             state.begin(packet.parsed, packet.now);
             changed(core, flows, id, packet.now, false);
@@ -651,6 +663,9 @@ fn replay<A: Family>(
                 rewrite::set_identification(frame, parsed, identification);
             }
         }
+    }
+    if core.is_logged() && begins_connection(parsed) {
+        core.log_syn(flows, (id, direction), parsed, now);
     }
     let Some(state) = flows.state_mut(id) else { return Verdict::Dropped(DropReason::UnknownPort) };
     let (transient, live) = (state.is_transient(), state.is_live());

@@ -11,7 +11,7 @@ use crate::path::kind::PathKind;
 use crate::path::nsg::{self, Direction};
 use crate::path::observer::Silent;
 use crate::path::policy::{self, Named};
-use crate::path::record::{About, Event, Record};
+use crate::path::record::{About, Ending, Event, Record};
 use crate::path::redecide::{self, Sides};
 use crate::path::route;
 use crate::path::subject::Subject;
@@ -127,7 +127,8 @@ pub struct FlowRecord {
     pub egress: Option<String>,
     /// Its number.
     pub egress_port: Option<u16>,
-    /// The source that the next network, or the service, sees.
+    /// The source that the next network, or the service, sees; of who is denied the one that it would see, with port 0 where
+    /// a pool would have picked it.
     pub presented: Option<Socket>,
     /// The destination that it led to.
     pub reached: Option<Socket>,
@@ -161,7 +162,7 @@ pub struct FlowRecord {
     pub service: Option<String>,
     /// The identity that the service sees, over an endpoint: `network/subnet`.
     pub identity: Option<String>,
-    /// Why the resource's firewall admits or denies the caller.
+    /// Why the resource's firewall, or the endpoint policy, admits or denies the caller.
     pub admission: Option<String>,
     /// Whether it admits it.
     pub admitted: Option<bool>,
@@ -206,7 +207,7 @@ impl FlowRecord {
             endpoint: None,
             packets: record.packets,
             bytes: record.bytes,
-            began: epoch.saturating_add(record.began),
+            began: epoch.wrapping_add(record.began),
             round_trip_us: record.round_trip,
             phase: record.phase.map(Phase::name).map(str::to_owned),
             outbound: None,
@@ -237,8 +238,8 @@ impl FlowRecord {
         let port = snapshot.port(subject.ingress);
         self.protocol = Some(subject.protocol);
         self.protocol_name = Some(protocol_name(subject.protocol));
-        self.ingress = Some(snapshot.port_name(subject.ingress));
-        self.ingress_port = Some(subject.ingress.0);
+        self.ingress = port.map(|port| port.name.clone());
+        self.ingress_port = port.map(|_| subject.ingress.0);
         self.source = Some(Socket { address: subject.source, port: subject.source_port });
         self.destination = Some(Socket { address: subject.destination, port: subject.destination_port });
         if let Some(port) = port.filter(|port| port.kind == PortKind::Nic) {
@@ -248,8 +249,8 @@ impl FlowRecord {
     }
 
     fn leaving(&mut self, snapshot: &Snapshot, egress: PortId, arriving: &Subject) {
-        self.egress = Some(snapshot.port_name(egress));
-        self.egress_port = Some(egress.0);
+        self.egress = snapshot.port(egress).map(|port| port.name.clone());
+        self.egress_port = self.egress.as_ref().map(|_| egress.0);
         if let Some(port) = snapshot.port(egress).filter(|port| port.kind == PortKind::Nic) {
             self.to_subnet = subnet_of(snapshot, port);
             self.inbound = said(snapshot, port, Direction::Inbound, arriving);
@@ -267,6 +268,9 @@ impl FlowRecord {
             .then(|| redecide::way_of(snapshot, sides))
             .flatten();
         self.service(snapshot, &entering, endpoint, Some(sides.presented.0), record.named);
+        if let Event::End(Ending::Denied(reason)) = record.event {
+            self.denied(snapshot, entering.ingress, endpoint, reason);
+        }
     }
 
     fn packet(&mut self, snapshot: &Snapshot, subject: &Subject, record: &Record) {
@@ -276,16 +280,40 @@ impl FlowRecord {
             self.leaving(snapshot, chosen.egress, subject);
         }
         // Whoever is denied by its source, or before there is a route, has no path.
-        if self.is_about_a_service() {
-            self.next_hop_type = Some(chosen.next_hop_type.name().to_owned());
-            self.service(snapshot, subject, endpoint, None, record.named);
-        }
+        let Some(reason) = self.door() else { return };
+        self.next_hop_type = Some(chosen.next_hop_type.name().to_owned());
+        self.presented = record.presented.map(|(address, port)| Socket { address, port });
+        self.service(snapshot, subject, endpoint, self.presented.map(|presented| presented.address), record.named);
+        self.denied(snapshot, subject.ingress, endpoint, reason);
     }
 
-    /// Whether a packet ended at the door of a service.
-    fn is_about_a_service(&self) -> bool {
-        let reasons = [DropReason::FirewallDenied, DropReason::PolicyDenied, DropReason::PolicyUnidentified];
-        reasons.iter().any(|reason| self.reason.as_deref() == Some(reason.name()))
+    /// Why a packet ended at the door of a service, if it did. An answer is named as the reason that it stands for.
+    fn door(&self) -> Option<DropReason> {
+        let reasons = [
+            DropReason::FirewallDenied,
+            DropReason::PolicyDenied,
+            DropReason::PolicyUnidentified,
+            DropReason::UndecidedInconsistent,
+            DropReason::SecondRequest,
+        ];
+        reasons.into_iter().find(|reason| self.reason.as_deref() == Some(reason.name()))
+    }
+
+    /// By which rule a caller was denied: what the firewall says has been told.
+    fn denied(&mut self, snapshot: &Snapshot, ingress: PortId, endpoint: Option<u16>, reason: DropReason) {
+        if reason == DropReason::FirewallDenied {
+            return;
+        }
+        let policy = snapshot.port(ingress).and_then(|port| policy::of(snapshot, port, endpoint));
+        let name = policy.map_or("?", |(_, policy)| policy.name.as_str());
+        self.admitted = Some(false);
+        self.admission = Some(match reason {
+            DropReason::PolicyDenied => format!("the endpoint policy {name} does not list the resource"),
+            DropReason::PolicyUnidentified => {
+                format!("the endpoint policy {name} lets nothing pass of which the resource is not known")
+            }
+            reason => reason.text().trim_end_matches('.').to_owned(),
+        });
     }
 
     /// What a service sees of a caller, and says to it.

@@ -279,15 +279,22 @@ impl Handle {
         (std::iter::from_fn(|| denials.take()).take(most).collect(), denials.lost())
     }
 
-    /// Lets every worker make records of flows, each into a queue of its own, or lets all stop it; then there is none. Gives the queues.
+    /// Lets every worker make records of flows, each into a queue of its own, or lets all stop it; then there is none, and
+    /// nothing more comes when this returns. Gives the queues.
     pub fn log(&self, wanted: bool) -> Vec<Arc<Records>> {
+        if !wanted {
+            // What they kept is freed here.
+            self.ask(|reply| Command::Log(None, reply));
+            return Vec::new();
+        }
         let give = |worker: &Side| {
-            let records = wanted.then(|| Arc::new(Records::default()));
-            let _ = worker.commands.send(Command::Log(records.clone()));
+            let records = Arc::new(Records::default());
+            let (nobody_waits, _) = bounded(1);
+            let _ = worker.commands.send(Command::Log(Some(records.clone()), nobody_waits));
             worker.waker.wake();
             records
         };
-        self.workers.iter().filter_map(give).collect()
+        self.workers.iter().map(give).collect()
     }
 
     /// What the workers' clock shows, in milliseconds.
@@ -356,11 +363,19 @@ impl Handle {
             .collect();
         let at = SystemTime::now();
         // What was on its way between workers ends here, by name; nobody else counts any more.
+        let now = self.clock.milliseconds(Instant::now());
         for (number, worker) in (0..).zip(&self.workers) {
-            while let Some((ingress, _)) = self.rings.take(number) {
-                let snapshot = forwarders.iter().flatten().map(Forwarder::snapshot).next();
-                let direction = snapshot.map_or(Direction::Inbound, |snapshot| Direction::through(snapshot, ingress));
-                worker.counters.count_drop(DropReason::HandOverFull, direction);
+            let forwarder = forwarders.get(usize::from(number)).and_then(Option::as_ref);
+            while let Some((ingress, frame)) = self.rings.take(number) {
+                match forwarder {
+                    Some(forwarder) => forwarder.count_hand_over(now, ingress, frame.len(), false),
+                    None => {
+                        let snapshot = forwarders.iter().flatten().map(Forwarder::snapshot).next();
+                        let through = |snapshot: &Arc<Snapshot>| Direction::through(snapshot, ingress);
+                        let direction = snapshot.map_or(Direction::Inbound, through);
+                        worker.counters.count_drop(DropReason::HandOverFull, direction);
+                    }
+                }
             }
         }
         Stopped { at, forwarders, clock: self.clock }

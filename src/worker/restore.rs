@@ -81,14 +81,15 @@ impl Meaning {
     #[inline]
     fn apply(&self, flow: &mut SavedFlow) -> Result<(), Refused> {
         flow.grow_older(self.older);
-        let there = match &self.resources {
+        let resource = match &self.resources {
             Some(resources) => flow.map_resource(|resource| *resources.get(resource.0 as usize)?),
             None => true,
-        } && match &self.ports {
+        };
+        let ports = match &self.ports {
             Some(ports) => flow.map_ports(|port| *ports.get(usize::from(port.0))?),
             None => true,
         };
-        if there { Ok(()) } else { Err(Refused::Gone) }
+        if resource && ports { Ok(()) } else { Err(Refused::Gone) }
     }
 }
 
@@ -102,6 +103,7 @@ pub struct Paths {
     pub(super) clock: Clock,
     pub(super) poll: Poll,
     restored: Restored,
+    records: Vec<Arc<Records>>,
 }
 
 impl Paths {
@@ -119,7 +121,7 @@ impl Paths {
         };
         let forwarders = (0..count).map(forwarder).collect();
         let (clock, poll) = (Clock::starting_at(0), settings.poll);
-        Self { forwarders, shared, clock, poll, restored: Restored::default() }
+        Self { forwarders, shared, clock, poll, restored: Restored::default(), records: Vec::new() }
     }
 
     /// Takes in flows of workers before, by the number that those had, as they come. Where there is no such worker, flows
@@ -186,15 +188,23 @@ impl Paths {
         restored.map(|restored| Self { restored, ..self })
     }
 
-    /// Lets every worker make records of flows from its first packet on, each into a queue of its own. Gives the queues.
-    pub fn log(&mut self) -> Vec<Arc<Records>> {
+    /// Lets every worker make records of flows, each into a queue of its own. Before flows are taken in, so that those that are
+    /// left out are told, too.
+    #[must_use]
+    pub fn logged(mut self) -> Self {
         let now = self.clock.milliseconds(Instant::now());
         let give = |(forwarder, _): &mut (Forwarder, Arc<Counters>)| {
             let records = Arc::new(Records::default());
-            forwarder.log_to(Some(records.clone()), now);
+            let _nothing = forwarder.log_to(Some(records.clone()), now);
             records
         };
-        self.forwarders.iter_mut().map(give).collect()
+        self.records = self.forwarders.iter_mut().map(give).collect();
+        self
+    }
+
+    /// The queues of records, by worker; none where none are made.
+    pub fn records(&self) -> Vec<Arc<Records>> {
+        self.records.clone()
     }
 
     /// What became of the flows.

@@ -319,9 +319,9 @@ impl Worker {
                 Command::PortErrors(reply) => {
                     let _ = reply.try_send(self.ports.errors(self.number));
                 }
-                Command::Log(records) => {
+                Command::Log(records, reply) => {
                     let now = self.milliseconds();
-                    self.forwarder.log_to(records, now);
+                    let _ = reply.try_send(self.forwarder.log_to(records, now));
                 }
                 Command::Watch(watch, reply) => {
                     self.watching.add(watch);
@@ -336,6 +336,8 @@ impl Worker {
 
     /// Takes packets that other workers found to be of this one's flows.
     fn take_over(&mut self) {
+        let (clock, time) = (self.clock, self.ports.now);
+        self.forwarder.tell_micros(|| clock.microseconds(time));
         for _ in 0..TAKEN {
             let Some((ingress, mut frame)) = self.rings.take(self.number) else { return };
             let now = self.milliseconds();

@@ -10,6 +10,7 @@ use crossbeam::channel::Sender;
 use super::ports::{PortErrors, PortReport};
 use super::watch::Watch;
 use crate::path::forwarder::FlowSummary;
+use crate::path::log::Freed;
 use crate::path::look::Look;
 use crate::path::record::Records;
 use crate::path::redecide::Foreseen;
@@ -34,9 +35,8 @@ pub(super) enum Command {
     Ports(Sender<Vec<PortReport>>),
     /// Tell how ports failed.
     PortErrors(Sender<Vec<PortErrors>>),
-    /// Make records of flows, or none any more.
-    Log(Option<Arc<Records>>),
-
+    /// Make records of flows, or none any more; answered with what was kept for it, which takes its time to be freed.
+    Log(Option<Arc<Records>>, Sender<Freed>),
     /// Watch packets; answered once that has begun.
     Watch(Arc<Watch>, Sender<()>),
     /// Forget watches that are over.

@@ -7,6 +7,7 @@ use sidestep::model::network::{EndpointSource, Network, ServiceEndpoint};
 use sidestep::packet::frame::Frame;
 use sidestep::path::counters::Counters;
 use sidestep::path::forwarder::{FlowSummary, Settings};
+use sidestep::path::record::{Event, Lost, Record, Records};
 use sidestep::path::shared::Shared;
 use sidestep::path::{Answer, DropReason, Egress, Forwarder, SendFailure, Verdict};
 use sidestep::plan::Plan;
@@ -14,6 +15,7 @@ use sidestep::snapshot::{PoolId, PortId, Snapshot};
 use sidestep::table::pool_use::PoolCounts;
 use sidestep::tags::Catalogue;
 use sidestep::telemetry::counters::Report;
+use sidestep::telemetry::flow_record::{FlowEvent, FlowRecord};
 
 use crate::packets::{Seen, decode};
 
@@ -130,6 +132,9 @@ addresses = ["20.60.1.10", "2603:1020:206:100::10"]
 device = { tun = "t-store" }
 "#;
 
+/// Records that wait, where a test does not say how many.
+const ROOM: usize = 1_024;
+
 /// The catalogue that ships with the project.
 pub(crate) fn catalogue() -> Arc<Catalogue> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/service-tags.json");
@@ -163,6 +168,37 @@ pub(crate) struct Bench {
     pub(crate) now: u64,
     counters: Arc<Counters>,
     shared: Arc<Shared>,
+    /// Records of flows, where they are made.
+    records: Option<Arc<Records>>,
+    /// What they told, and what the counters said before.
+    sums: Sums,
+    before: Report,
+}
+
+/// What records told, in packets and bytes.
+#[derive(Debug, Default)]
+struct Sums {
+    /// Of flows, and of what went back along them.
+    forwarded: [u64; 2],
+    /// Of flows, and could not leave.
+    unsent: [u64; 2],
+    /// Of packets that ended.
+    ended: u64,
+}
+
+impl Sums {
+    fn add(&mut self, record: &Record) {
+        let told = [record.packets.iter().sum::<u64>(), record.bytes.iter().sum()];
+        let to = match record.event {
+            Event::Answered(_) | Event::Dropped(_) => {
+                self.ended += told[0];
+                return;
+            }
+            Event::Unsent(_) => &mut self.unsent,
+            Event::Begin | Event::Reply | Event::Continue | Event::End(_) | Event::Related => &mut self.forwarded,
+        };
+        *to = [to[0] + told[0], to[1] + told[1]];
+    }
 }
 
 impl Bench {
@@ -185,7 +221,11 @@ impl Bench {
         let shared = Arc::new(Shared::new(1));
         let settings = Settings { flow_limit, seed: 7, worker: 0, shared: shared.clone() };
         let forwarder = Forwarder::new(Arc::new(snapshot), counters.clone(), settings);
-        Self { network, forwarder, sent: Sent::default(), now: 1_000, counters, shared }
+        let (sums, before) = (Sums::default(), Report::default());
+        let sent = Sent::default();
+        let mut bench = Self { network, forwarder, sent, now: 1_000, counters, shared, records: None, sums, before };
+        bench.log(ROOM);
+        bench
     }
 
     /// The network with a storage endpoint on `spoke/workload`.
@@ -230,6 +270,73 @@ impl Bench {
     /// Decides all flows again.
     pub(crate) fn sweep(&mut self) {
         while !self.forwarder.sweep(self.now, 16, &mut self.sent) {}
+    }
+
+    /// Makes records of flows from now on, with room for so many, instead of those that are made.
+    pub(crate) fn log(&mut self, room: usize) {
+        self.check_records();
+        let records = Arc::new(Records::with_room(room));
+        let _before = self.forwarder.log_to(Some(records.clone()), self.now);
+        self.records = Some(records);
+        (self.sums, self.before) = (Sums::default(), self.report());
+    }
+
+    /// Makes no records from now on.
+    pub(crate) fn log_nothing(&mut self) {
+        self.check_records();
+        let _before = self.forwarder.log_to(None, self.now);
+        self.records = None;
+    }
+
+    /// The records that wait, in words; times are those of the bench.
+    pub(crate) fn told(&mut self) -> Vec<FlowRecord> {
+        let records = self.records.as_ref().expect("records are made");
+        let sums = &mut self.sums;
+        let taken = std::iter::from_fn(|| records.take()).inspect(|record| sums.add(record));
+        taken.map(|record| FlowRecord::new(&record, 0)).collect()
+    }
+
+    /// What is left to tell when the node ends.
+    pub(crate) fn rest(&mut self, saved: bool) -> Vec<FlowRecord> {
+        let (mut rest, sums) = (Vec::new(), &mut self.sums);
+        self.forwarder.log_rest(saved, self.now, |record| {
+            sums.add(&record);
+            rest.push(FlowRecord::new(&record, 0));
+        });
+        rest
+    }
+
+    /// What records have told, will tell and have lost is what was counted, to the packet and byte.
+    pub(crate) fn check_records(&mut self) {
+        let Some(records) = self.records.clone() else { return };
+        std::iter::from_fn(|| records.take()).for_each(|record| self.sums.add(&record));
+        self.rest(false);
+        let (report, before, lost) = (self.report(), &self.before, records.lost());
+        let Sums { forwarded, unsent, ended } = &self.sums;
+        let left = [report.forwarded - before.forwarded, report.forwarded_bytes - before.forwarded_bytes];
+        let all = |report: &Report| report.answered.values().chain(report.dropped.values()).sum::<u64>();
+        let gone = all(&report) - all(before) - unsent[0];
+        if lost == Lost::default() {
+            assert_eq!(left, [forwarded[0] - unsent[0], forwarded[1] - unsent[1]], "{:#?} {report:#?}", self.sums);
+            assert_eq!(gone, *ended, "{:#?} {report:#?}", self.sums);
+        } else {
+            assert_eq!(left[0] + gone, forwarded[0] - unsent[0] + ended + lost.packets, "{:#?} {lost:?}", self.sums);
+        }
+    }
+
+    /// How many records wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.records.as_ref().map_or(0, |records| records.waiting())
+    }
+
+    /// What found no room.
+    pub(crate) fn lost(&self) -> Lost {
+        self.records.as_ref().map(|records| records.lost()).unwrap_or_default()
+    }
+
+    /// The records of one kind that wait; the others are gone.
+    pub(crate) fn told_of(&mut self, event: FlowEvent) -> Vec<FlowRecord> {
+        self.told().into_iter().filter(|record| record.event == event).collect()
     }
 
     /// Takes no new flows from now on, or takes them again.
@@ -364,6 +471,7 @@ impl Drop for Bench {
                 let counted: u32 = self.pool(PoolId(number)).flows.iter().sum();
                 assert_eq!(counted as usize, flows.iter().filter(of_pool).count(), "flows of pool {number}");
             }
+            self.check_records();
         }
     }
 }

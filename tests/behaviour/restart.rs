@@ -11,7 +11,7 @@ use crate::packets::{Tcp, udp};
 use crate::site::{BY_GATEWAY, Site, WEB};
 
 /// The flows of a node as another one reads them.
-fn saved(bench: &Bench) -> Vec<SavedFlow> {
+pub(crate) fn saved(bench: &Bench) -> Vec<SavedFlow> {
     let mut bytes = Vec::new();
     bench.forwarder.save(bench.now, |flow| flow.to_bytes(&mut bytes));
     let mut from = bytes.as_slice();
@@ -20,7 +20,7 @@ fn saved(bench: &Bench) -> Vec<SavedFlow> {
     flows
 }
 
-fn older_by(mut flow: SavedFlow, milliseconds: u64) -> SavedFlow {
+pub(crate) fn older_by(mut flow: SavedFlow, milliseconds: u64) -> SavedFlow {
     flow.grow_older(milliseconds);
     flow
 }
@@ -31,7 +31,7 @@ fn with_ports(mut flow: SavedFlow, map: impl Fn(PortId) -> PortId) -> SavedFlow 
     flow
 }
 
-fn restore(bench: &mut Bench, flows: &[SavedFlow]) {
+pub(crate) fn restore(bench: &mut Bench, flows: &[SavedFlow]) {
     for flow in flows {
         bench.forwarder.restore(bench.now, flow).expect("taken in");
     }

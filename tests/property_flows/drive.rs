@@ -104,6 +104,7 @@ pub(crate) struct Drive {
     passed: VecDeque<(PortId, Vec<u8>)>,
     identification: u16,
     drops: u64,
+    steps: u64,
     /// What happened, to see that enough did.
     pub(crate) verdicts: std::collections::BTreeMap<String, u64>,
 }
@@ -120,6 +121,11 @@ impl Run for Drive {
             _ => self.change(),
         }
         self.compare();
+        self.steps += 1;
+        // Every step would take most of the time.
+        if self.steps.is_multiple_of(32) {
+            self.node.check_records(self.now);
+        }
     }
 
     /// After the last timer nothing is left.
@@ -130,6 +136,8 @@ impl Run for Drive {
             self.expire(usize::MAX);
             self.compare();
         }
+        self.node.check_records(self.now);
+        self.node.log_nothing();
         assert!(self.model.is_empty(), "something is left in the model");
         assert!(self.node.flows().is_empty(), "something is left in the node");
         assert_eq!((self.node.shared.flows(), self.node.shared.mappings()), (0, 0), "quota and mappings");
@@ -173,6 +181,7 @@ impl Drive {
             passed: VecDeque::new(),
             identification: 0,
             drops: 0,
+            steps: 0,
             verdicts: std::collections::BTreeMap::new(),
         }
     }

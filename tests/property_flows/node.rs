@@ -10,6 +10,7 @@ use sidestep::packet::frame::{Checksum, Frame};
 use sidestep::packet::parse::{Fragment, parse};
 use sidestep::path::counters::Counters;
 use sidestep::path::forwarder::{FlowSummary, Settings};
+use sidestep::path::record::{Event, Lost, Record, Records};
 use sidestep::path::redecide::Foreseen;
 use sidestep::path::shared::Shared;
 use sidestep::path::{Egress, Forwarder, SendFailure, Verdict};
@@ -221,6 +222,30 @@ pub(crate) struct Node {
     counters: Vec<Arc<Counters>>,
     pub(crate) shared: Arc<Shared>,
     sent: Sent,
+    records: Vec<Arc<Records>>,
+    told: Told,
+}
+
+/// What records have told: packets and bytes that flows passed, and packets that ended.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Told {
+    packets: u64,
+    bytes: u64,
+    ended: u64,
+}
+
+impl Told {
+    fn add(&mut self, record: &Record) {
+        let packets: u64 = record.packets.iter().sum();
+        match record.event {
+            Event::Answered(_) | Event::Dropped(_) => self.ended += packets,
+            Event::Unsent(_) => panic!("nothing is held back here: {record:?}"),
+            _ => {
+                self.packets += packets;
+                self.bytes += record.bytes.iter().sum::<u64>();
+            }
+        }
+    }
 }
 
 impl Node {
@@ -231,7 +256,37 @@ impl Node {
             let settings = Settings { flow_limit: 1_000, seed, worker, shared: shared.clone() };
             Forwarder::new(snapshot.clone(), counters[usize::from(worker)].clone(), settings)
         };
-        Self { workers: (0..workers).map(forwarder).collect(), counters, shared, sent: Sent::default() }
+        let mut workers: Vec<Forwarder> = (0..workers).map(forwarder).collect();
+        let log = |worker: &mut Forwarder| {
+            let records = Arc::new(Records::default());
+            let _nothing = worker.log_to(Some(records.clone()), 0);
+            records
+        };
+        let records = workers.iter_mut().map(log).collect();
+        Self { workers, counters, shared, sent: Sent::default(), records, told: Told::default() }
+    }
+
+    /// What records have told and what is left to tell is what was counted, to the packet and byte.
+    pub(crate) fn check_records(&mut self, now: u64) {
+        let told = &mut self.told;
+        for (worker, records) in self.workers.iter_mut().zip(&self.records) {
+            assert_eq!(records.lost(), Lost::default(), "there is room");
+            while let Some(record) = records.take() {
+                told.add(&record);
+            }
+            worker.log_rest(true, now, |record| told.add(&record));
+        }
+        let report = self.report();
+        let ended = report.answered.values().chain(report.dropped.values()).sum();
+        let counted = Told { packets: report.forwarded, bytes: report.forwarded_bytes, ended };
+        assert_eq!(self.told, counted, "records and counters");
+    }
+
+    /// Makes no records from now on.
+    pub(crate) fn log_nothing(&mut self) {
+        for worker in &mut self.workers {
+            let _kept = worker.log_to(None, 0);
+        }
     }
 
     /// A packet enters at a worker, and is taken to its end wherever that is.
