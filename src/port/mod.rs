@@ -15,7 +15,7 @@ pub mod pcapng;
 mod plain;
 mod resolution;
 mod software;
-mod sys;
+pub(crate) mod sys;
 mod tun;
 mod vnet;
 
