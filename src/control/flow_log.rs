@@ -31,9 +31,6 @@ const FOLLOWED: usize = 8_192;
 /// Records that one look takes of each worker, so that it ends.
 const TAKEN: usize = 1 << 16;
 
-/// Tuples that wait for a file that cannot be written.
-const UNWRITTEN: usize = 1 << 20;
-
 /// What a node logs of its own accord.
 #[derive(Debug, Clone, Default)]
 pub struct FlowLogOptions {
@@ -236,16 +233,21 @@ impl Going {
     fn write_if_due(&mut self, regions: impl Fn() -> HashMap<String, String>, at_once: bool) {
         let Some(files) = &mut self.files else { return };
         let now = SystemTime::now();
-        let due = self.written.is_none_or(|written| now.duration_since(written).unwrap_or_default() >= self.interval);
+        let due = files.is_large()
+            || self.written.is_none_or(|written| now.duration_since(written).unwrap_or_default() >= self.interval);
         if !due && !at_once {
             return;
         }
         self.written = Some(now);
-        files.set_regions(regions());
-        if let Err(error) = files.flush(milliseconds(now)) {
-            let forgotten = files.forget_beyond(UNWRITTEN) as u64;
-            self.totals.unwritten += forgotten;
-            tracing::warn!(%error, cause = std::error::Error::source(&error), waiting = files.waiting(), forgotten, "flow logs are not written");
+        files.add_regions(regions());
+        let result = files.flush(milliseconds(now));
+        if at_once {
+            files.give_up();
+        }
+        let (waiting, unwritten) = (files.waiting(), files.unwritten());
+        self.totals.unwritten = unwritten;
+        if let Err(error) = result {
+            tracing::warn!(%error, cause = std::error::Error::source(&error), waiting, unwritten, "flow logs are not written");
         }
     }
 
@@ -324,5 +326,5 @@ pub(crate) fn files(options: &FlowLogOptions, network: &Network) -> Result<Optio
         }
         targets.push(target);
     }
-    Ok(Some(VnetFlowLog::new(folder.clone(), targets)))
+    Ok(Some(VnetFlowLog::new(folder.clone(), targets, None)))
 }

@@ -3,6 +3,7 @@
 
 pub mod capture;
 pub mod counters;
+mod decimal;
 pub mod flow_record;
 pub mod ipfix;
 pub mod metrics;
