@@ -33,8 +33,9 @@ use outlet::{Collector, Files, Outlet, Sums};
 /// Records that are kept for who asks what was: some kilobytes each.
 const KEPT: usize = 4_096;
 
-/// Records that are given on together at most.
-const TOGETHER: usize = 4_096;
+/// Records that are given on together at most. They are less than 64 KiB then, and so is a piece of lines: an allocator that is
+/// given back more puts all of its small pieces together each time.
+const TOGETHER: usize = (64 << 10) / size_of::<Record>() - 1;
 
 /// Records that one look takes of each worker, so that it ends.
 const TAKEN: usize = 1 << 16;
@@ -191,11 +192,11 @@ impl FlowLog {
         going.tell_regions(generation, regions);
         self.take(&mut going, dataplane);
         let until = Some(Instant::now() + PATIENCE);
-        let mut together = Vec::new();
+        let mut together = Vec::with_capacity(TOGETHER);
         rest(&mut |record| {
             together.push(record);
             if together.len() == TOGETHER {
-                self.give(&mut going, std::mem::take(&mut together), until);
+                self.give(&mut going, std::mem::replace(&mut together, Vec::with_capacity(TOGETHER)), until);
             }
         });
         self.give(&mut going, together, until);
@@ -263,13 +264,13 @@ impl FlowLog {
     fn take(&self, going: &mut Going, dataplane: &dyn Dataplane) {
         going.set_clock(milliseconds(SystemTime::now()), dataplane.milliseconds());
         let queues = lock(&self.queues).queues.clone();
-        let mut together = Vec::new();
+        let mut together = Vec::with_capacity(TOGETHER);
         for queue in queues {
             for _ in 0..TAKEN {
                 let Some(record) = queue.take() else { break };
                 together.push(record);
                 if together.len() == TOGETHER {
-                    self.give(going, std::mem::take(&mut together), None);
+                    self.give(going, std::mem::replace(&mut together, Vec::with_capacity(TOGETHER)), None);
                 }
             }
         }
@@ -288,13 +289,13 @@ impl FlowLog {
         if let Some(files) = &going.files
             && !files.give(&batch, until)
         {
-            let tuples = batch.records().map(vnet_flow_log::tuples_of).sum();
+            let tuples = batch.records().iter().map(vnet_flow_log::tuples_of).sum();
             self.sums.unwritten.fetch_add(tuples, Relaxed);
         }
         if let Some(collector) = &going.collector
             && !collector.give(&batch, until)
         {
-            let records = batch.records().map(ipfix::data_records).sum();
+            let records = batch.records().iter().map(ipfix::data_records).sum();
             self.sums.not_exported.fetch_add(records, Relaxed);
         }
         if !going.followers.is_empty() {

@@ -16,7 +16,7 @@ const PIECES: usize = 8_192;
 const BYTES: usize = 8 << 20;
 
 /// A piece is as large as this and one record at most: what finds no room is lost a piece at a time.
-const PIECE: usize = 64 << 10;
+const PIECE: usize = 32 << 10;
 
 /// Somebody who follows.
 pub(super) struct Follower {

@@ -19,6 +19,9 @@ use crate::telemetry::vnet_flow_log::{FlowLogError, VnetFlowLog};
 /// Records that wait: what the workers' queues of four hold, some seconds of many short connections.
 const WAITING: usize = 1 << 17;
 
+/// How many batches are taken before an output does what is due.
+const TOGETHER: usize = 32;
+
 /// How often a collector is looked after where no records come.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -108,10 +111,13 @@ fn run(mut output: impl Output, given: &Receiver<Given>, waiting: &AtomicUsize) 
     let mut pause = output.look();
     loop {
         match given.recv_timeout(pause) {
-            Ok(given) => {
-                output.take(&given);
-                if let Given::Records(batch) = given {
-                    waiting.fetch_sub(batch.len(), Relaxed);
+            Ok(first) => {
+                // What has come with it is looked at together.
+                for given in std::iter::once(first).chain(given.try_iter()).take(TOGETHER) {
+                    output.take(&given);
+                    if let Given::Records(batch) = given {
+                        waiting.fetch_sub(batch.len(), Relaxed);
+                    }
                 }
             }
             Err(RecvTimeoutError::Timeout) => {}
