@@ -216,6 +216,21 @@ fn a_second_node_on_the_same_socket_is_refused() {
 }
 
 #[test]
+fn a_folder_that_flow_logs_cannot_be_written_to_ends_the_start() {
+    let place = Place::new();
+    fs::write(place.path().join("logs"), "no folder").unwrap();
+    let error = place.error(&["run", "-c", "n.toml", "--flow-log", "logs"]);
+    for line in [
+        "error: --flow-log cannot be used",
+        "cannot write the flow log logs/insights-logs-flowlogflowevent",
+        "Not a directory",
+    ] {
+        assert!(error.contains(line), "{error}");
+    }
+    assert!(!place.path().join("node.sock").exists());
+}
+
+#[test]
 fn a_document_with_mistakes_does_not_run() {
     let place = Place::new();
     fs::write(place.path().join("n.toml"), DOCUMENT.replace("\"10.1.1.4\"", "\"10.9.1.4\"")).unwrap();

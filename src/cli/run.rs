@@ -65,6 +65,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub flow_log_interval: u64,
 
+    /// Delete flow logs that are older than so many days; 0 keeps them for ever. Only files in the folders of flow logs with
+    /// the names of flow logs are deleted, whoever wrote them.
+    #[arg(long, value_name = "DAYS", requires = "flow_log", value_parser = clap::value_parser!(u32).range(0..=365))]
+    pub flow_log_retention: Option<u32>,
+
     /// Tell flows and translations to this IPFIX collector, over UDP or, with tcp: before it, TCP. The port is 4739 if
     /// there is none.
     #[arg(long, value_name = "[tcp:]ADDRESS[:PORT]")]
@@ -122,6 +127,7 @@ pub fn run(args: &RunArgs, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
             folder: args.flow_log.clone(),
             targets: args.flow_log_target.clone(),
             interval: Duration::from_secs(args.flow_log_interval),
+            retention: args.flow_log_retention.filter(|days| *days > 0),
             collector: args.ipfix.clone(),
         },
         page: args.page,

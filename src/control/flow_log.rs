@@ -1,17 +1,22 @@
-//! The flow log of a node: takes the workers' records while somebody wants them, puts them into words, and gives them to who
-//! does: files in Azure's format, a collector, people who follow.
+//! The flow log of a node: takes the workers' records while somebody wants them, and gives them to who does: files in Azure's
+//! format, a collector, people who follow, and who asks for the newest.
 //!
-//! A record that finds no room somewhere is counted there, and told: in the workers' queues, at a collector, with who follows.
+//! A record that finds no room somewhere is counted there, and told: in the workers' queues, at files and collector, with who
+//! follows. Nothing is put into words that nobody wants. What takes time (files, a collector) has a thread of its own: the lock
+//! here is held while records are taken and put into lines, never while something is written, and sums do not need it.
+
+mod batch;
+mod follower;
+mod outlet;
 
 use std::collections::{HashMap, VecDeque};
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use hyper::body::Bytes;
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc::{self, error::TrySendError};
 
 use super::dataplane::Dataplane;
 use super::refusal::Refusal;
@@ -20,20 +25,31 @@ use super::streamed::Streamed;
 use crate::model::network::Network;
 use crate::path::record::{Lost, Record, Records};
 use crate::telemetry::flow_record::{FlowLogTotals, FlowRecord};
-use crate::telemetry::ipfix::{Address, Exporter};
-use crate::telemetry::vnet_flow_log::{Target, VnetFlowLog};
+use crate::telemetry::ipfix::{self, Address, Exporter};
+use crate::telemetry::vnet_flow_log::{self, Target, VnetFlowLog};
+use batch::Batch;
+use follower::Follower;
+use outlet::{Collector, Files, Outlet, Sums};
 
 /// Records that are kept for who asks what was: some kilobytes each.
 const KEPT: usize = 4_096;
 
-/// Lines that wait for who follows.
-const FOLLOWED: usize = 8_192;
+/// Records that are given on together at most. They are less than 64 KiB then, and so is a piece of lines: an allocator that is
+/// given back more puts all of its small pieces together each time.
+const TOGETHER: usize = (64 << 10) / size_of::<Record>() - 1;
 
 /// Records that one look takes of each worker, so that it ends.
 const TAKEN: usize = 1 << 16;
 
-/// Tuples that wait for a file that cannot be written.
-const UNWRITTEN: usize = 1 << 20;
+/// How many may follow: what waits for each is bounded, too.
+const MOST_FOLLOWERS: usize = 16;
+
+/// By how much the wall clock may differ from the workers' before it is believed that it was set, in milliseconds: until then
+/// what is told of one flow is told by one clock.
+const STEP: u64 = 1_000;
+
+/// How long the end of a node waits for files and collector to take what is left.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a node logs of its own accord.
 #[derive(Debug, Clone, Default)]
@@ -44,6 +60,8 @@ pub struct FlowLogOptions {
     pub targets: Vec<String>,
     /// How often they are written.
     pub interval: Duration,
+    /// After how many days they are deleted; none: never.
+    pub retention: Option<u32>,
     /// An IPFIX collector.
     pub collector: Option<Address>,
 }
@@ -67,28 +85,30 @@ pub enum FlowLogLine {
     Lost(u64),
 }
 
-/// Somebody who follows.
-struct Follower {
-    lines: mpsc::Sender<Bytes>,
-    /// What it was not told yet that it lost.
-    lost: u64,
-}
-
 /// What goes on while somebody wants records.
 #[derive(Default)]
 struct Going {
-    /// The workers' queues; none while nobody wants records.
-    queues: Vec<Arc<Records>>,
     /// Whether the node logs of its own accord.
     always: bool,
-    kept: VecDeque<FlowRecord>,
+    /// The newest records, the oldest of them first, and how many they are.
+    kept: VecDeque<Arc<Batch>>,
+    kept_records: usize,
     followers: Vec<Follower>,
-    files: Option<VnetFlowLog>,
-    interval: Duration,
-    written: Option<SystemTime>,
-    exporter: Option<Exporter>,
+    files: Option<Outlet>,
+    collector: Option<Outlet>,
     round_trips: RoundTrips,
-    totals: FlowLogTotals,
+    /// When the workers' clock showed nothing, in milliseconds since 1970.
+    epoch: Option<u64>,
+    /// The generation that the last record was decided under.
+    generation: u64,
+    /// The generation whose regions the files know.
+    regions: Option<u64>,
+}
+
+/// The workers' queues; none while nobody wants records.
+#[derive(Default)]
+struct Queues {
+    queues: Vec<Arc<Records>>,
     /// What queues lost that are not there any more.
     lost_before: Lost,
 }
@@ -97,31 +117,34 @@ struct Going {
 #[derive(Default)]
 pub(crate) struct FlowLog {
     going: Mutex<Going>,
+    /// Held for moments only.
+    queues: Mutex<Queues>,
+    sums: Arc<Sums>,
     /// Whether somebody wants records: else there is nothing to do.
     wanted: AtomicBool,
 }
 
 impl FlowLog {
     /// Begins to log of its own accord, from queues that the workers use from their first packet on.
+    ///
+    /// # Errors
+    /// When there is no thread.
     pub(crate) fn start(
         &self,
         queues: Vec<Arc<Records>>,
         files: Option<VnetFlowLog>,
         interval: Duration,
         exporter: Option<Exporter>,
-    ) {
-        let mut going = self.lock();
-        (going.files, going.interval, going.exporter, going.always) = (files, interval, exporter, true);
-        going.queues = queues;
+    ) -> io::Result<()> {
+        let mut going = lock(&self.going);
+        let files = files.map(|files| Files::new(files, interval, self.sums.clone()));
+        going.files = files.map(|files| Outlet::start("flow-log", files)).transpose()?;
+        let collector = exporter.map(|exporter| Collector::new(exporter, self.sums.clone()));
+        going.collector = collector.map(|collector| Outlet::start("ipfix", collector)).transpose()?;
+        going.always = true;
+        lock(&self.queues).queues = queues;
         self.wanted.store(true, Relaxed);
-    }
-
-    fn begin(&self, going: &mut Going, dataplane: &dyn Dataplane) {
-        if going.queues.is_empty() {
-            going.queues = dataplane.log(true);
-        }
-        going.narrow();
-        self.wanted.store(true, Relaxed);
+        Ok(())
     }
 
     /// Whether there is something to look at.
@@ -129,79 +152,185 @@ impl FlowLog {
         self.wanted.load(Relaxed)
     }
 
-    /// Takes the records in that wait, gives them on, and writes what is due. To be called many times a second.
-    pub(crate) fn look(&self, dataplane: &dyn Dataplane, regions: impl Fn() -> HashMap<String, String>) {
+    /// Takes the records in that wait, and gives them on. To be called many times a second. `generation` is the one in force,
+    /// and `regions` those of its virtual networks.
+    pub(crate) fn look(
+        &self,
+        dataplane: &dyn Dataplane,
+        generation: u64,
+        regions: impl FnOnce() -> HashMap<String, String>,
+    ) {
         if !self.is_wanted() {
             return;
         }
-        let mut going = self.lock();
-        going.take(epoch(dataplane));
-        going.narrow();
+        let mut going = lock(&self.going);
+        going.tell_regions(generation, regions);
+        self.take(&mut going, dataplane);
+        self.narrow(&going);
         if going.is_for_round_trips() && !going.round_trips.is_wanted() {
             let _ = dataplane.log(false);
             // What they made until then.
-            going.take(epoch(dataplane));
-            for queue in std::mem::take(&mut going.queues) {
-                add(&mut going.lost_before, queue.lost());
+            self.take(&mut going, dataplane);
+            let mut queues = lock(&self.queues);
+            for queue in std::mem::take(&mut queues.queues) {
+                add(&mut queues.lost_before, queue.lost());
             }
             self.wanted.store(false, Relaxed);
         }
-        going.write_if_due(regions, false);
     }
 
-    /// Takes what is left when the workers have ended, and writes everything.
+    /// Takes what is left when the workers have ended, and waits until everything is written.
     pub(crate) fn end(
         &self,
         dataplane: &dyn Dataplane,
-        regions: impl Fn() -> HashMap<String, String>,
+        generation: u64,
+        regions: impl FnOnce() -> HashMap<String, String>,
         rest: impl FnOnce(&mut dyn FnMut(Record)),
     ) {
         if !self.is_wanted() {
             return;
         }
-        let mut going = self.lock();
-        let epoch = epoch(dataplane);
-        going.take(epoch);
-        rest(&mut |record| going.add(&record, epoch));
-        if let Some(exporter) = &mut going.exporter {
-            exporter.flush();
-        }
-        going.write_if_due(regions, true);
-        going.followers.clear();
+        let mut going = lock(&self.going);
+        going.tell_regions(generation, regions);
+        self.take(&mut going, dataplane);
+        let until = Some(Instant::now() + PATIENCE);
+        let mut together = Vec::with_capacity(TOGETHER);
+        rest(&mut |record| {
+            together.push(record);
+            if together.len() == TOGETHER {
+                self.give(&mut going, std::mem::replace(&mut together, Vec::with_capacity(TOGETHER)), until);
+            }
+        });
+        self.give(&mut going, together, until);
+        let lost = self.lost().records;
+        going.followers.drain(..).for_each(|follower| follower.end(lost));
+        let outlets = [going.files.take(), going.collector.take()];
+        drop(going);
+        outlets.into_iter().flatten().for_each(Outlet::end);
     }
 
     /// The newest records, and the sums.
     pub(crate) fn newest(&self, most: usize) -> FlowLogAnswer {
-        let going = self.lock();
-        let skipped = going.kept.len().saturating_sub(most);
-        FlowLogAnswer { totals: going.totals(), records: going.kept.iter().skip(skipped).cloned().collect() }
+        let batches: Vec<_> = lock(&self.going).kept.iter().cloned().collect();
+        let mut records: Vec<_> =
+            batches.iter().rev().flat_map(|batch| batch.words().rev()).take(most).cloned().collect();
+        records.reverse();
+        FlowLogAnswer { totals: self.totals(), records }
     }
 
     /// The sums.
     pub(crate) fn totals(&self) -> FlowLogTotals {
-        self.lock().totals()
+        let (lost, sums) = (self.lost(), &self.sums);
+        FlowLogTotals {
+            records: sums.records.load(Relaxed),
+            lost_records: lost.records,
+            lost_packets: lost.packets,
+            lost_bytes: lost.bytes,
+            unwritten: sums.unwritten.load(Relaxed),
+            exported: sums.exported.load(Relaxed),
+            not_exported: sums.not_exported.load(Relaxed),
+        }
     }
 
     /// Everything from now on, as lines of JSON. Records are made as long as somebody follows.
-    pub(crate) fn follow(&self, dataplane: &dyn Dataplane) -> Streamed {
-        let (lines, received) = mpsc::channel(FOLLOWED);
-        let mut going = self.lock();
-        going.followers.push(Follower { lines, lost: 0 });
-        self.begin(&mut going, dataplane);
-        Streamed(received)
+    ///
+    /// # Errors
+    /// [`Refusal::Conflict`] where as many follow as may.
+    pub(crate) fn follow(&self, dataplane: &dyn Dataplane) -> Result<Streamed, Refusal> {
+        let mut going = lock(&self.going);
+        going.followers.retain(|follower| !follower.is_gone());
+        if going.followers.len() >= MOST_FOLLOWERS {
+            return Err(Refusal::Conflict(format!(
+                "{MOST_FOLLOWERS} follow the flow log, as many as may: end one of them, or try again"
+            )));
+        }
+        let (follower, streamed) = Follower::new(self.lost().records);
+        going.followers.push(follower);
+        self.begin(&going, dataplane);
+        Ok(streamed)
     }
 
     /// How long first answers took since somebody asked last. Records of them, and of nothing else, are made as long as somebody
     /// asks again and again.
     pub(crate) fn round_trips(&self, dataplane: &dyn Dataplane) -> Vec<RoundTrip> {
-        let mut going = self.lock();
+        let mut going = lock(&self.going);
         let told = going.round_trips.ask();
-        self.begin(&mut going, dataplane);
+        self.begin(&going, dataplane);
         told
     }
 
-    fn lock(&self) -> MutexGuard<'_, Going> {
-        self.going.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Lets the workers make records, as many as are wanted.
+    fn begin(&self, going: &Going, dataplane: &dyn Dataplane) {
+        let is_first = lock(&self.queues).queues.is_empty();
+        if is_first {
+            let queues = dataplane.log(true);
+            lock(&self.queues).queues = queues;
+        }
+        self.narrow(going);
+        self.wanted.store(true, Relaxed);
+    }
+
+    /// Lets workers make no more records than are wanted.
+    fn narrow(&self, going: &Going) {
+        let only_replies = going.is_for_round_trips();
+        lock(&self.queues).queues.iter().for_each(|queue| queue.want_only_replies(only_replies));
+    }
+
+    /// What found no room in the workers' queues.
+    fn lost(&self) -> Lost {
+        let queues = lock(&self.queues);
+        let mut lost = queues.lost_before;
+        queues.queues.iter().for_each(|queue| add(&mut lost, queue.lost()));
+        lost
+    }
+
+    fn take(&self, going: &mut Going, dataplane: &dyn Dataplane) {
+        going.set_clock(milliseconds(SystemTime::now()), dataplane.milliseconds());
+        let queues = lock(&self.queues).queues.clone();
+        let mut together = Vec::with_capacity(TOGETHER);
+        for queue in queues {
+            for _ in 0..TAKEN {
+                let Some(record) = queue.take() else { break };
+                together.push(record);
+                if together.len() == TOGETHER {
+                    self.give(going, std::mem::replace(&mut together, Vec::with_capacity(TOGETHER)), None);
+                }
+            }
+        }
+        self.give(going, together, None);
+        going.followers.retain(|follower| !follower.is_gone());
+        let lost = self.lost().records;
+        going.followers.iter_mut().for_each(|follower| follower.look(lost));
+    }
+
+    /// Gives records to all who want them. Files and collector take them later, or not at all where they have too many: they
+    /// are waited for until a time, if any is said.
+    fn give(&self, going: &mut Going, records: Vec<Record>, until: Option<Instant>) {
+        let Some(generation) = records.last().map(|record| record.snapshot.generation) else { return };
+        records.iter().for_each(|record| going.round_trips.add(record));
+        if going.is_for_round_trips() && going.round_trips.is_wanted() {
+            return;
+        }
+        self.sums.records.fetch_add(records.len() as u64, Relaxed);
+        let batch = Arc::new(Batch::new(records, going.epoch.unwrap_or_default()));
+        if let Some(files) = &going.files
+            && !files.give(&batch, until)
+        {
+            let tuples = batch.records().iter().map(vnet_flow_log::tuples_of).sum();
+            self.sums.unwritten.fetch_add(tuples, Relaxed);
+        }
+        if let Some(collector) = &going.collector
+            && !collector.give(&batch, until)
+        {
+            let records = batch.records().iter().map(ipfix::data_records).sum();
+            self.sums.not_exported.fetch_add(records, Relaxed);
+        }
+        if !going.followers.is_empty() {
+            for piece in follower::pieces(&batch) {
+                going.followers.iter_mut().for_each(|follower| follower.tell(&piece));
+            }
+        }
+        going.keep(batch, generation);
     }
 }
 
@@ -211,104 +340,41 @@ impl Going {
         !self.always && self.followers.is_empty()
     }
 
-    /// Lets workers make no more records than are wanted.
-    fn narrow(&self) {
-        let only_replies = self.is_for_round_trips();
-        self.queues.iter().for_each(|queue| queue.want_only_replies(only_replies));
+    /// Tells files where virtual networks are, before records come that are of these.
+    fn tell_regions(&mut self, generation: u64, regions: impl FnOnce() -> HashMap<String, String>) {
+        if let Some(files) = &self.files
+            && self.regions != Some(generation)
+        {
+            files.tell(regions());
+            self.regions = Some(generation);
+        }
     }
 
-    fn take(&mut self, epoch: u64) {
-        for queue in self.queues.clone() {
-            let lost = queue.lost().records;
-            for _ in 0..TAKEN {
-                let Some(record) = queue.take() else { break };
-                self.add(&record, epoch);
-            }
-            let more = queue.lost().records.saturating_sub(lost);
-            for follower in &mut self.followers {
-                follower.lost += more;
-            }
+    /// Sets the workers' clock by the wall clock, if that was set.
+    fn set_clock(&mut self, wall: u64, workers: u64) {
+        let epoch = wall.saturating_sub(workers);
+        if self.epoch.is_none_or(|before| before.abs_diff(epoch) >= STEP) {
+            self.epoch = Some(epoch);
         }
-        if let Some(exporter) = &mut self.exporter {
-            exporter.flush();
-        }
-        self.followers.retain(|follower| !follower.lines.is_closed());
     }
 
-    fn add(&mut self, record: &Record, epoch: u64) {
-        self.round_trips.add(record);
-        if self.is_for_round_trips() && self.round_trips.is_wanted() {
-            return;
+    fn keep(&mut self, batch: Arc<Batch>, generation: u64) {
+        if self.generation != generation {
+            self.generation = generation;
+            // Snapshots that are not in force any more are not held for what is kept.
+            self.kept.iter_mut().for_each(|kept| *kept = Arc::new(kept.only_words()));
         }
-        let told = FlowRecord::new(record, epoch);
-        self.totals.records += 1;
-        if let Some(files) = &mut self.files {
-            files.add(&told);
-        }
-        if let Some(exporter) = &mut self.exporter {
-            exporter.add(&told);
-        }
-        if !self.followers.is_empty() {
-            let line = line(&FlowLogLine::Record(Box::new(told.clone())));
-            for follower in &mut self.followers {
-                follower.tell(&line);
-            }
-        }
-        if self.kept.len() == KEPT {
+        self.kept_records += batch.len();
+        self.kept.push_back(batch);
+        while let Some(first) = self.kept.front().filter(|first| self.kept_records - first.len() >= KEPT) {
+            self.kept_records -= first.len();
             self.kept.pop_front();
         }
-        self.kept.push_back(told);
-    }
-
-    fn write_if_due(&mut self, regions: impl Fn() -> HashMap<String, String>, at_once: bool) {
-        let Some(files) = &mut self.files else { return };
-        let now = SystemTime::now();
-        let due = self.written.is_none_or(|written| now.duration_since(written).unwrap_or_default() >= self.interval);
-        if !due && !at_once {
-            return;
-        }
-        self.written = Some(now);
-        files.set_regions(regions());
-        if let Err(error) = files.flush(milliseconds(now)) {
-            let forgotten = files.forget_beyond(UNWRITTEN) as u64;
-            self.totals.unwritten += forgotten;
-            tracing::warn!(%error, cause = std::error::Error::source(&error), waiting = files.waiting(), forgotten, "flow logs are not written");
-        }
-    }
-
-    fn totals(&self) -> FlowLogTotals {
-        let mut lost = self.lost_before;
-        for queue in &self.queues {
-            add(&mut lost, queue.lost());
-        }
-        let (exported, not_exported) = self.exporter.as_ref().map(Exporter::counts).unwrap_or_default();
-        FlowLogTotals {
-            lost_records: lost.records,
-            lost_packets: lost.packets,
-            lost_bytes: lost.bytes,
-            exported,
-            not_exported,
-            ..self.totals.clone()
-        }
     }
 }
 
-impl Follower {
-    fn tell(&mut self, text: &Bytes) {
-        if self.lost > 0 && self.lines.try_send(line(&FlowLogLine::Lost(self.lost))).is_ok() {
-            self.lost = 0;
-        }
-        if let Err(TrySendError::Full(_)) = self.lines.try_send(text.clone()) {
-            self.lost += 1;
-        }
-    }
-}
-
-fn line(line: &FlowLogLine) -> Bytes {
-    // Nothing in it can fail to be written.
-    let mut text = serde_json::to_vec(line).unwrap_or_default();
-    text.push(b'\n');
-    text.into()
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn add(sum: &mut Lost, lost: Lost) {
@@ -319,11 +385,6 @@ fn add(sum: &mut Lost, lost: Lost) {
 
 fn milliseconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
-}
-
-/// When the workers' clock showed nothing, in milliseconds since 1970.
-fn epoch(dataplane: &dyn Dataplane) -> u64 {
-    milliseconds(SystemTime::now()).saturating_sub(dataplane.milliseconds())
 }
 
 /// Makes files for what the command line names.
@@ -351,5 +412,8 @@ pub(crate) fn files(options: &FlowLogOptions, network: &Network) -> Result<Optio
         }
         targets.push(target);
     }
-    Ok(Some(VnetFlowLog::new(folder.clone(), targets)))
+    Ok(Some(VnetFlowLog::new(folder.clone(), targets, options.retention)))
 }
+
+#[cfg(test)]
+mod tests;

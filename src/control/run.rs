@@ -25,6 +25,7 @@ use super::socket::{self, ControlSocket, SocketError};
 use super::state::{self, ByHand, Reading, StateError};
 use crate::model::network::PollMode;
 use crate::telemetry::ipfix::Exporter;
+use crate::telemetry::vnet_flow_log::FlowLogError;
 use crate::worker::{self, Paths, Poll};
 
 /// How often the catalogue's file is looked at.
@@ -96,6 +97,9 @@ pub enum RunError {
     /// What is not needed any more could not be given up.
     #[error(transparent)]
     Privileges(#[from] PrivilegesError),
+    /// The folder of flow logs.
+    #[error("--flow-log cannot be used")]
+    FlowLog(#[from] FlowLogError),
     /// The socket to a collector of flow records.
     #[error("cannot make a socket to the IPFIX collector")]
     Collector(#[source] io::Error),
@@ -158,6 +162,9 @@ pub fn run(
         &Files { read: Vec::new(), written: loaded.device_files() },
         options.drop_all_privileges,
     )?;
+    if let Some(files) = &flow_log_files {
+        files.check()?;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("control")
@@ -193,7 +200,7 @@ pub fn run(
         node.set_state(StateStatus { file, restored });
     }
     if logs {
-        node.start_flow_log(records, flow_log_files, options.flow_log.interval, exporter);
+        node.start_flow_log(records, flow_log_files, options.flow_log.interval, exporter).map_err(RunError::Control)?;
     }
     let node = Arc::new(node);
 

@@ -306,7 +306,7 @@ async fn flow_log(
 ) -> Result<Response, Failure> {
     let Query(FlowLogQuery { limit, follow }) = query?;
     if follow {
-        let Json(lines) = ask(node, |node| Ok(node.follow_flow_log())).await?;
+        let Json(lines) = ask(node, |node| node.follow_flow_log()).await?;
         return Ok(Response::new(Body::new(lines)));
     }
     Ok(ask(node, move |node| Ok(node.flow_log(limit.unwrap_or(DEFAULT_FLOWS)))).await?.into_response())

@@ -203,7 +203,7 @@ impl Records {
     }
 
     /// Adds a record, or counts it as lost.
-    pub(super) fn add(&self, record: Record) {
+    pub(crate) fn add(&self, record: Record) {
         if let Err(record) = self.waiting.push(record) {
             self.lose(&record);
         }

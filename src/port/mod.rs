@@ -16,7 +16,7 @@ pub mod pcapng;
 mod plain;
 mod resolution;
 mod software;
-mod sys;
+pub(crate) mod sys;
 mod tun;
 mod vnet;
 

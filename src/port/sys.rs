@@ -1,10 +1,10 @@
-//! The system calls that no safe library covers: the TUN driver's ioctls, the options of packet sockets, and advice about
-//! memory.
+//! The system calls that no safe library covers: the TUN driver's ioctls, the options of packet sockets, what a TCP connection
+//! has not been acknowledged, and advice about memory.
 //!
 //! This is the only module of the crate with `unsafe`. Every function about descriptors takes a borrowed one and plain values,
 //! and hands the kernel nothing but local variables whose size the kernel knows.
 //!
-//! Sources: `include/uapi/linux/if_tun.h`, `include/uapi/linux/if_packet.h`, packet(7), madvise(2).
+//! Sources: `include/uapi/linux/if_tun.h`, `include/uapi/linux/if_packet.h`, packet(7), tcp(7), madvise(2).
 #![allow(unsafe_code)]
 
 use std::io;
@@ -99,6 +99,13 @@ pub(crate) fn tun_set_header_size(fd: BorrowedFd<'_>, bytes: i32) -> io::Result<
     // SAFETY: TUNSETVNETHDRSZ reads one int.
     unsafe { ioctl::ioctl(fd, Setter::<TUNSETVNETHDRSZ, libc::c_int>::new(bytes)) }?;
     Ok(())
+}
+
+/// Bytes written to a TCP connection that the other end has not acknowledged (`SIOCOUTQ`).
+pub(crate) fn unacknowledged(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    // SAFETY: SIOCOUTQ, which has the number of TIOCOUTQ, writes one int.
+    let bytes = unsafe { ioctl::ioctl(fd, Getter::<{ libc::TIOCOUTQ as Opcode }, libc::c_int>::new()) }?;
+    u32::try_from(bytes).map_err(io::Error::other)
 }
 
 /// The descriptor of a `tun-tap` interface, which shows it only as a number.
@@ -221,6 +228,7 @@ mod tests {
         assert_eq!(tun_set_offload(fd, 0).expect_err("offload").raw_os_error(), Some(libc::ENOTTY));
         assert_eq!(tun_set_persistent(fd, true).expect_err("persist").raw_os_error(), Some(libc::ENOTTY));
         assert_eq!(tun_set_header_size(fd, 10).expect_err("size").raw_os_error(), Some(libc::ENOTTY));
+        assert_eq!(unacknowledged(fd).expect_err("bytes").raw_os_error(), Some(libc::ENOTTY));
         for result in [packet_set_vnet_header(fd), packet_ignore_outgoing(fd), packet_all_multicast(fd, 1)] {
             assert_eq!(result.expect_err("option").raw_os_error(), Some(libc::ENOTSOCK));
         }

@@ -94,11 +94,11 @@ pub struct FlowLogTotals {
     pub lost_packets: u64,
     /// Their bytes.
     pub lost_bytes: u64,
-    /// Tuples that were to be written to a file, and could not be for so long that they were forgotten.
+    /// Tuples that were to be written to a file, and found no room while it could not be, or at the end.
     pub unwritten: u64,
-    /// Data records sent to the collector.
+    /// Data records sent to the collector; over TCP, that its host has acknowledged.
     pub exported: u64,
-    /// Those that could not be sent.
+    /// Those that are known not to have reached it.
     pub not_exported: u64,
 }
 

@@ -7,22 +7,41 @@
 //! | template | what |
 //! |---|---|
 //! | 256 to 259 | a flow, or a packet that did not leave (`firewallEvent` 3, `forwardingStatus` 128 and up): IPv4 or IPv6 on each side |
-//! | 260 to 263 | a NAT session is made (`natEvent` 4, 6) or ends (5, 7) |
-//! | 264, 265 | ports are used up (`natEvent` 12), or flows are (13) |
+//! | 260 to 263 | a NAT session is made or ends: IPv4 (`natEvent` 4, 5), IPv6 to IPv4 (6, 7), and, which RFC 8158 has no events of, the others (1, 2); `natType` says which |
+//! | 264 | a pool is used up (`natEvent` 3): its number and name |
+//! | 265 | there are as many flows as there may be (13, `natQuotaExceededEvent` 1), and how many that is |
 //! | 266 | packets that were dropped and no flow or address is known of |
-//! | 512 | options: the name of each interface, by number: the ports of the node |
+//! | 267, 268 | a NIC has as many flows as it may have (13, 3), and how many that is |
+//! | 512 | options: the name of each interface, by number |
 //!
-//! The path of a flow is its egress interface, whose name option records tell, and by its name in `applicationName`: `endpoint`,
-//! `tunnel`, `internet`, `inside`.
+//! An interface is a port of the node; its number is that of the port and one, and 0 where it is not known. The path of a flow
+//! is its egress interface, whose name option records tell, and by its name in `applicationName`: `endpoint`, `tunnel`,
+//! `internet`, `inside`. What is used up is told once a second for each interface (RFC 8158 asks for a limit), however many
+//! packets meet it; each of these is told as a packet that did not leave.
+//!
+//! # What is known to have arrived
+//! Over UDP nothing: what counts as exported was sent. Over TCP a message counts as exported when the collector's host has
+//! acknowledged it; until then it is kept, and sent again where the connection breaks, so that it may come twice. Messages
+//! that wait are bounded; what finds no room counts as lost. Whether the collector has read what its host took in before it
+//! ended is what nobody can know.
 
-use std::collections::BTreeMap;
-use std::io::{self, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::AsFd;
 use std::str::FromStr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::flow_record::{FlowEvent, FlowRecord, Socket};
+use crate::path::observer::Silent;
+use crate::path::record::{About, Event, Record};
+use crate::path::redecide::Sides;
+use crate::path::route;
+use crate::path::source::{self, Presented};
+use crate::path::subject::Subject;
 use crate::path::verdict::DropReason;
+use crate::port::sys;
+use crate::snapshot::{PoolId, Snapshot};
 
 /// The port of collectors (IANA: ipfix).
 const PORT: u16 = 4739;
@@ -39,6 +58,12 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// How long nothing is tried after a collector over TCP failed.
 const PAUSE: Duration = Duration::from_secs(2);
 
+/// Bytes of messages that wait for a collector over TCP to be there, and to have acknowledged them.
+const WAITING: usize = 1 << 20;
+
+/// How often it is told at most that something is used up.
+const EXHAUSTED_AGAIN: Duration = Duration::from_secs(1);
+
 /// The enterprise number of elements that count the other direction (RFC 5103 section 6.1).
 const REVERSE: u32 = 29_305;
 
@@ -51,8 +76,10 @@ const OPTIONS_SET: u16 = 3;
 
 const FLOWS: u16 = 256;
 const NAT_SESSIONS: u16 = 260;
-const NAT_EXHAUSTED: u16 = 264;
+const POOL_EXHAUSTED: u16 = 264;
+const FLOWS_EXHAUSTED: u16 = 265;
 const DROPPED: u16 = 266;
+const NIC_EXHAUSTED: u16 = 267;
 const INTERFACES: u16 = 512;
 
 /// Where a collector is.
@@ -112,6 +139,7 @@ const FLOW_TAIL: &[Element] = &[(96, VARIABLE, false)]; // applicationName
 const NAT_HEAD: &[Element] = &[
     (323, 8, false), // observationTimeMilliseconds
     (230, 1, false), // natEvent
+    (297, 1, false), // natType
     (4, 1, false),   // protocolIdentifier
     (7, 2, false),   // sourceTransportPort
     (11, 2, false),  // destinationTransportPort
@@ -119,12 +147,27 @@ const NAT_HEAD: &[Element] = &[
     (228, 2, false), // postNAPTDestinationTransportPort
 ];
 
-const EXHAUSTED_HEAD: &[Element] = &[
+const POOL_EXHAUSTED_ELEMENTS: &[Element] = &[
+    (323, 8, false),        // observationTimeMilliseconds
+    (230, 1, false),        // natEvent
+    (4, 1, false),          // protocolIdentifier
+    (283, 4, false),        // natPoolId
+    (284, VARIABLE, false), // natPoolName
+];
+
+const FLOWS_EXHAUSTED_ELEMENTS: &[Element] = &[
     (323, 8, false), // observationTimeMilliseconds
     (230, 1, false), // natEvent
     (466, 4, false), // natQuotaExceededEvent
-    (4, 1, false),   // protocolIdentifier
-    (7, 2, false),   // sourceTransportPort
+    (471, 4, false), // maxSessionEntries
+];
+
+const NIC_EXHAUSTED_HEAD: &[Element] = &[
+    (323, 8, false), // observationTimeMilliseconds
+    (230, 1, false), // natEvent
+    (466, 4, false), // natQuotaExceededEvent
+    (473, 4, false), // maxEntriesPerUser
+    (10, 4, false),  // ingressInterface
 ];
 
 const DROPPED_ELEMENTS: &[Element] = &[
@@ -152,24 +195,77 @@ fn family(v6: bool, post_v6: bool) -> u16 {
 #[derive(Debug)]
 pub struct Exporter {
     way: Way,
-    /// Data records sent so far: the sequence number of the next message (RFC 7011 section 3.1).
+    /// Data records sent so far, over TCP on this connection: the sequence number of the next message (RFC 7011 section 3.1).
     sequence: u32,
-    /// Sets of the message that is being made, by template.
+    /// Sets of the message that is being made, by template. Their memory is used again.
     sets: BTreeMap<u16, Vec<u8>>,
     /// Data records and bytes in it.
     records: u32,
     bytes: usize,
-    /// Ports whose names the collector knows.
-    names: BTreeMap<u32, (String, bool)>,
+    /// The data record that is being made.
+    body: Vec<u8>,
+    /// Names of ports, and whether there are some that the collector does not know.
+    names: BTreeMap<u32, Name>,
+    untold: bool,
     templates_sent: Option<Instant>,
+    /// When it was told last that something is used up, by what and the interface.
+    exhausted: BTreeMap<(u8, u16), Instant>,
+    /// Whether the collector did not take the last message.
+    failing: bool,
     sent: u64,
     lost: u64,
 }
 
 #[derive(Debug)]
+struct Name {
+    text: String,
+    told: bool,
+}
+
+#[derive(Debug)]
 enum Way {
-    Udp(UdpSocket),
-    Tcp { to: SocketAddr, stream: Option<TcpStream>, pause: Option<Instant> },
+    Udp {
+        socket: UdpSocket,
+        /// Data records of the last message: that nobody took it is told with the next one.
+        unconfirmed: u32,
+    },
+    Tcp(Tcp),
+}
+
+/// A collector over TCP.
+#[derive(Debug)]
+struct Tcp {
+    to: SocketAddr,
+    connection: Option<Connection>,
+    /// When it failed last.
+    pause: Option<Instant>,
+    /// Messages that are not acknowledged, the oldest first: those that were written come before those that were not.
+    waiting: VecDeque<Message>,
+    /// Bytes of them.
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Connection {
+    stream: TcpStream,
+    /// Bytes written so far.
+    written: u64,
+}
+
+#[derive(Debug)]
+struct Message {
+    sets: Vec<u8>,
+    records: u32,
+    /// How many bytes the connection had behind it, once it was written.
+    end: Option<u64>,
+}
+
+/// What is used up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Exhausted {
+    Pool,
+    Flows,
+    FlowsOfNic,
 }
 
 impl Exporter {
@@ -184,9 +280,11 @@ impl Exporter {
                 let socket = UdpSocket::bind(any)?;
                 socket.connect(to)?;
                 socket.set_nonblocking(true)?;
-                Way::Udp(socket)
+                Way::Udp { socket, unconfirmed: 0 }
             }
-            Address::Tcp(to) => Way::Tcp { to: *to, stream: None, pause: None },
+            Address::Tcp(to) => {
+                Way::Tcp(Tcp { to: *to, connection: None, pause: None, waiting: VecDeque::new(), bytes: 0 })
+            }
         };
         Ok(Self {
             way,
@@ -194,52 +292,98 @@ impl Exporter {
             sets: BTreeMap::new(),
             records: 0,
             bytes: 0,
+            body: Vec::new(),
             names: BTreeMap::new(),
+            untold: false,
             templates_sent: None,
+            exhausted: BTreeMap::new(),
+            failing: false,
             sent: 0,
             lost: 0,
         })
     }
 
-    /// Data records sent, and those that could not be.
+    /// Data records that have been sent, over TCP those that have arrived, and those that are lost. Names of interfaces are
+    /// in neither.
     pub fn counts(&self) -> (u64, u64) {
         (self.sent, self.lost)
     }
 
+    /// What [`Exporter::counts`] has, from when it was taken last.
+    pub fn take_counts(&mut self) -> (u64, u64) {
+        (std::mem::take(&mut self.sent), std::mem::take(&mut self.lost))
+    }
+
     /// Takes a record in. It leaves with the next message that is full, or [`Exporter::flush`].
     pub fn add(&mut self, record: &FlowRecord) {
+        if record.event == FlowEvent::Reply {
+            return;
+        }
         for (port, name) in [(record.ingress_port, &record.ingress), (record.egress_port, &record.egress)] {
-            if let (Some(port), Some(name)) = (port, name) {
-                self.name(u32::from(port), name);
+            if let (Some(_), Some(name)) = (port, name) {
+                self.name(interface(port), name);
             }
         }
-        match record.event {
-            FlowEvent::Reply => return,
-            FlowEvent::Unsent => return self.dropped(record),
-            _ => {}
-        }
-        let (Some(source), Some(destination)) = (record.source, record.destination) else {
+        let (Some(source), Some(destination), true) =
+            (record.source, record.destination, record.event != FlowEvent::Unsent)
+        else {
             return self.dropped(record);
         };
         let (post_source, post_destination) =
             (record.presented.unwrap_or(source), record.reached.unwrap_or(destination));
-        let sides = [source, destination, post_source, post_destination];
+        // An IPv4 address that a flow between the families keeps as IPv6 is told as what it is.
+        let sides = [source, destination, post_source, post_destination]
+            .map(|side| Socket { address: side.address.to_canonical(), ..side });
         self.flow(record, &sides);
         if record.presented.is_some() && sides[..2] != sides[2..] {
             self.session(record, &sides);
         }
-        let exhausted = record.reason.as_deref();
-        if exhausted == Some(DropReason::NoFreePort.name()) {
-            self.exhausted(record, source, 12, 0);
-        } else if exhausted == Some(DropReason::FlowTableFull.name()) {
-            self.exhausted(record, source, 13, 1);
-        } else if exhausted == Some(DropReason::FlowLimitOfNic.name()) {
-            self.exhausted(record, source, 13, 3);
+    }
+
+    /// Tells what a packet could not begin a flow for, if that was not told a moment ago. `time`: in milliseconds since 1970.
+    pub fn add_exhausted(&mut self, record: &Record, time: u64) {
+        let what = match record.event {
+            Event::Dropped(DropReason::NoFreePort) => Exhausted::Pool,
+            Event::Dropped(DropReason::FlowTableFull) => Exhausted::Flows,
+            Event::Dropped(DropReason::FlowLimitOfNic) => Exhausted::FlowsOfNic,
+            _ => return,
+        };
+        let About::Packet(subject) = &record.about else { return };
+        let whose = (what as u8, subject.ingress.0);
+        if self.exhausted.get(&whose).is_some_and(|told| told.elapsed() < EXHAUSTED_AGAIN) {
+            return;
+        }
+        self.exhausted.insert(whose, Instant::now());
+        let snapshot = &*record.snapshot;
+        let mut body = self.begin();
+        body.extend(time.to_be_bytes());
+        match what {
+            Exhausted::Pool => {
+                let pool = pool_of(snapshot, subject);
+                body.extend([3, subject.protocol]);
+                body.extend(pool.map_or(u32::MAX, |pool| u32::from(pool.0)).to_be_bytes());
+                put_text(&mut body, pool.and_then(|pool| snapshot.pool(pool)).map_or("", |pool| &pool.name));
+                self.put(POOL_EXHAUSTED, body);
+            }
+            Exhausted::Flows => {
+                body.push(13);
+                body.extend(1_u32.to_be_bytes());
+                body.extend(snapshot.flow_limit.to_be_bytes());
+                self.put(FLOWS_EXHAUSTED, body);
+            }
+            Exhausted::FlowsOfNic => {
+                body.push(13);
+                body.extend(3_u32.to_be_bytes());
+                body.extend(snapshot.flow_limit_per_nic.to_be_bytes());
+                body.extend(interface(Some(subject.ingress.0)).to_be_bytes());
+                let source = subject.source.to_canonical();
+                put_address(&mut body, source);
+                self.put(NIC_EXHAUSTED + u16::from(source.is_ipv6()), body);
+            }
         }
     }
 
     fn flow(&mut self, record: &FlowRecord, sides: &[Socket; 4]) {
-        let [source, destination, post_source, post_destination] = sides;
         let denied = record.event == FlowEvent::Denied;
         // RFC 5102: idle timeout, active timeout, end, forced, lack of resources; 0 where it does not end.
         let end_reason = match (record.event, record.reason.as_deref()) {
@@ -257,13 +401,13 @@ impl Exporter {
             FlowEvent::Denied => 3,
             _ => 5,
         };
-        let mut body = Vec::with_capacity(160);
+        let mut body = self.begin();
         body.extend(record.began.to_be_bytes());
         body.extend(record.time.to_be_bytes());
         body.push(record.protocol.unwrap_or_default());
-        body.extend(u32::from(record.ingress_port.unwrap_or_default()).to_be_bytes());
-        body.extend(u32::from(record.egress_port.unwrap_or_default()).to_be_bytes());
-        for side in [source, destination, post_source, post_destination] {
+        body.extend(interface(record.ingress_port).to_be_bytes());
+        body.extend(interface(record.egress_port).to_be_bytes());
+        for side in sides {
             body.extend(side.port.to_be_bytes());
         }
         for count in [record.packets[0], record.bytes[0], record.packets[1], record.bytes[1]] {
@@ -271,188 +415,427 @@ impl Exporter {
         }
         body.extend([end_reason, firewall_event, if denied { status(record.reason.as_deref()) } else { 64 }]);
         put_addresses(&mut body, sides);
-        let path = record.path.map_or("", crate::path::kind::PathKind::name);
-        body.push(path.len() as u8);
-        body.extend(path.as_bytes());
-        self.put(FLOWS + families(sides), &body);
+        put_text(&mut body, record.path.map_or("", crate::path::kind::PathKind::name));
+        self.put(FLOWS + families(sides), body);
     }
 
     fn session(&mut self, record: &FlowRecord, sides: &[Socket; 4]) {
-        let is_64 = sides[0].address.is_ipv6() != sides[2].address.is_ipv6();
-        let event = match (record.event, is_64) {
-            (FlowEvent::Begin, false) => 4,
-            (FlowEvent::End, false) => 5,
-            (FlowEvent::Begin, true) => 6,
-            (FlowEvent::End, true) => 7,
+        let ends = match record.event {
+            FlowEvent::Begin => 0,
+            FlowEvent::End => 1,
             _ => return,
         };
-        let mut body = Vec::with_capacity(96);
+        // IANA, natType: NAT44, NAT64, NAT46, NAT66.
+        let (event, kind) = match (sides[0].address.is_ipv6(), sides[2].address.is_ipv6()) {
+            (false, false) => (4, 1),
+            (true, false) => (6, 2),
+            (false, true) => (1, 3),
+            (true, true) => (1, 5),
+        };
+        let mut body = self.begin();
         body.extend(record.time.to_be_bytes());
-        body.extend([event, record.protocol.unwrap_or_default()]);
+        body.extend([event + ends, kind, record.protocol.unwrap_or_default()]);
         for side in sides {
             body.extend(side.port.to_be_bytes());
         }
         put_addresses(&mut body, sides);
-        self.put(NAT_SESSIONS + families(sides), &body);
-    }
-
-    fn exhausted(&mut self, record: &FlowRecord, source: Socket, event: u8, quota: u32) {
-        let mut body = Vec::with_capacity(40);
-        body.extend(record.time.to_be_bytes());
-        body.push(event);
-        body.extend(quota.to_be_bytes());
-        body.push(record.protocol.unwrap_or_default());
-        body.extend(source.port.to_be_bytes());
-        put_address(&mut body, source.address);
-        self.put(NAT_EXHAUSTED + u16::from(source.address.is_ipv6()), &body);
+        self.put(NAT_SESSIONS + families(sides), body);
     }
 
     fn dropped(&mut self, record: &FlowRecord) {
-        let mut body = Vec::with_capacity(32);
+        let mut body = self.begin();
         body.extend(record.time.to_be_bytes());
-        body.extend(u32::from(record.ingress_port.unwrap_or_default()).to_be_bytes());
+        body.extend(interface(record.ingress_port).to_be_bytes());
         body.extend(record.packets[0].to_be_bytes());
         body.extend(record.bytes[0].to_be_bytes());
         body.push(status(record.reason.as_deref()));
-        self.put(DROPPED, &body);
+        self.put(DROPPED, body);
     }
 
     /// Tells the name of a port, once, and again with the templates.
     fn name(&mut self, port: u32, name: &str) {
-        if self.names.get(&port).is_some_and(|(known, _)| known == name) {
-            return;
+        match self.names.get_mut(&port) {
+            Some(known) if known.text == name => return,
+            Some(known) => *known = Name { text: name.to_owned(), told: false },
+            None => drop(self.names.insert(port, Name { text: name.to_owned(), told: false })),
         }
-        self.names.insert(port, (name.to_owned(), false));
+        self.untold = true;
     }
 
-    fn put(&mut self, template: u16, body: &[u8]) {
+    /// Memory for a data record, which [`Exporter::put`] takes back.
+    fn begin(&mut self) -> Vec<u8> {
+        let mut body = std::mem::take(&mut self.body);
+        body.clear();
+        body
+    }
+
+    fn put(&mut self, template: u16, body: Vec<u8>) {
         if self.bytes + body.len() + 4 > LARGEST - 16 {
-            self.flush();
+            self.end_message();
         }
         let set = self.sets.entry(template).or_default();
         self.bytes += body.len() + if set.is_empty() { 4 } else { 0 };
-        set.extend(body);
+        set.extend_from_slice(&body);
         self.records += 1;
+        self.body = body;
     }
 
-    /// Sends what waits.
+    /// Sends what waits, and looks at what has become of what was sent before. To be called often, also where nothing was
+    /// added.
     pub fn flush(&mut self) {
-        if self.sets.is_empty() {
+        self.end_message();
+        if let Way::Udp { socket, unconfirmed } = &mut self.way {
+            let refused = matches!(socket.take_error(), Ok(Some(_)));
+            let records = u64::from(std::mem::take(unconfirmed));
+            *if refused { &mut self.lost } else { &mut self.sent } += records;
+        }
+        self.pump();
+    }
+
+    /// Sends what waits and, over TCP, waits a while until it has arrived. What has not arrived then is lost.
+    pub fn finish(&mut self) {
+        self.flush();
+        self.wait_for_room(0);
+        if let Way::Tcp(tcp) = &mut self.way {
+            if let Some(connection) = tcp.connection.take() {
+                // It ends by itself where this fails.
+                let _ = connection.stream.shutdown(Shutdown::Write);
+            }
+            self.lost += tcp.waiting.drain(..).map(|message| u64::from(message.records)).sum::<u64>();
+            tcp.bytes = 0;
+        }
+    }
+
+    /// Ends the message that is being made: over UDP it is sent, over TCP it waits for that.
+    fn end_message(&mut self) {
+        if self.records == 0 {
             return;
         }
-        let mut message = Vec::with_capacity(LARGEST);
-        self.templates_and_names();
-        let sets = std::mem::take(&mut self.sets);
-        for (template, body) in &sets {
-            put_set(&mut message, *template, body);
+        let mut sets = Vec::with_capacity(LARGEST);
+        for (template, body) in &mut self.sets {
+            if !body.is_empty() {
+                put_set(&mut sets, *template, body);
+                body.clear();
+            }
         }
         let records = std::mem::take(&mut self.records);
         self.bytes = 0;
-        self.send(&message, records);
+        match &mut self.way {
+            Way::Udp { .. } => self.send_datagram(&sets, records),
+            Way::Tcp(tcp) => {
+                tcp.bytes += sets.len();
+                tcp.waiting.push_back(Message { sets, records, end: None });
+                if tcp.bytes > WAITING {
+                    self.pump();
+                    self.wait_for_room(WAITING / 2);
+                    self.bound();
+                }
+            }
+        }
     }
 
-    /// Sends templates where the collector does not know them, and names that it does not know.
-    fn templates_and_names(&mut self) {
-        let again = match &self.way {
-            Way::Udp(_) => self.templates_sent.is_none_or(|sent| sent.elapsed() >= TEMPLATES_AGAIN),
-            Way::Tcp { stream, .. } => self.templates_sent.is_none() || stream.is_none(),
-        };
-        if again {
-            let mut message = Vec::new();
-            templates(&mut message);
-            if self.send(&message, 0) {
+    /// Over TCP: waits until so many bytes wait at most, or there is no connection. One on which nothing arrives ends.
+    fn wait_for_room(&mut self, most: usize) {
+        let mut least = (usize::MAX, Instant::now());
+        loop {
+            let Way::Tcp(tcp) = &mut self.way else { return };
+            if tcp.connection.is_none() || tcp.bytes <= most {
+                return;
+            }
+            if tcp.bytes < least.0 {
+                least = (tcp.bytes, Instant::now());
+            } else if least.1.elapsed() >= PATIENCE {
+                tcp.fail();
+                return self.note(Err(io::Error::new(io::ErrorKind::TimedOut, "it acknowledges nothing")));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+            self.pump();
+        }
+    }
+
+    /// Forgets the oldest messages where too many wait.
+    fn bound(&mut self) {
+        let Way::Tcp(tcp) = &mut self.way else { return };
+        while tcp.bytes > WAITING {
+            let Some(message) = tcp.waiting.pop_front() else { return };
+            tcp.bytes -= message.sets.len();
+            self.lost += u64::from(message.records);
+        }
+    }
+
+    fn send_datagram(&mut self, sets: &[u8], records: u32) {
+        if self.templates_sent.is_none_or(|sent| sent.elapsed() >= TEMPLATES_AGAIN) {
+            let mut templates_sets = Vec::new();
+            templates(&mut templates_sets);
+            if self.datagram(&templates_sets).is_ok() {
                 self.templates_sent = Some(Instant::now());
             }
-            for (_, told) in self.names.values_mut() {
-                *told = false;
+            self.tell_names_again();
+        }
+        for (sets, count, ports) in self.untold_names() {
+            if self.datagram(&sets).is_ok() {
+                self.sequence = self.sequence.wrapping_add(count);
+                self.told(&ports);
             }
         }
-        let mut told = Vec::new();
-        let mut body = Vec::new();
-        for (port, (name, known)) in &self.names {
-            if !known && body.len() + name.len() + 8 < LARGEST - 20 {
-                body.extend(port.to_be_bytes());
-                let name = name.as_bytes().get(..254).unwrap_or(name.as_bytes());
-                body.push(name.len() as u8);
-                body.extend(name);
-                told.push(*port);
+        let result = self.datagram(sets);
+        // A record that is missing shows by the number of the next message.
+        self.sequence = self.sequence.wrapping_add(records);
+        if let Way::Udp { unconfirmed, .. } = &mut self.way {
+            match result {
+                Ok(()) => *unconfirmed = records,
+                Err(_) => self.lost += u64::from(records),
             }
         }
-        if told.is_empty() {
-            return;
-        }
-        let mut message = Vec::new();
-        put_set(&mut message, INTERFACES, &body);
-        if self.send(&message, told.len() as u32) {
-            for port in told {
-                if let Some((_, known)) = self.names.get_mut(&port) {
-                    *known = true;
-                }
+        self.note(result);
+    }
+
+    /// Sends a datagram, and counts the one before.
+    fn datagram(&mut self, sets: &[u8]) -> io::Result<()> {
+        let message = message(sets, self.sequence);
+        let Way::Udp { socket, unconfirmed } = &mut self.way else { return Ok(()) };
+        let before = u64::from(std::mem::take(unconfirmed));
+        match socket.send(&message) {
+            // That nobody listened is told of a message before; this one has not been sent for it.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                self.lost += before;
+                socket.send(&message)?;
+                Ok(())
+            }
+            result => {
+                self.sent += before;
+                result.map(drop)
             }
         }
     }
 
-    /// Sends a message of sets with so many data records; false where that failed.
-    fn send(&mut self, sets: &[u8], records: u32) -> bool {
-        let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as u32;
-        let mut message = Vec::with_capacity(sets.len() + 16);
-        message.extend(10_u16.to_be_bytes());
-        message.extend((sets.len() as u16 + 16).to_be_bytes());
-        message.extend(time.to_be_bytes());
-        message.extend(self.sequence.to_be_bytes());
-        message.extend(0_u32.to_be_bytes());
-        message.extend(sets);
-        let sent = self.way.send(&message);
+    /// Over TCP: finds out what has arrived, and writes what has not been written.
+    fn pump(&mut self) {
+        let Way::Tcp(tcp) = &mut self.way else { return };
+        self.sent += tcp.look();
+        let is_written = tcp.waiting.back().is_none_or(|message| message.end.is_some());
+        if is_written || tcp.pause.is_some_and(|pause| pause.elapsed() < PAUSE) {
+            return;
+        }
+        let result = self.write_waiting();
+        if let (Err(_), Way::Tcp(tcp)) = (&result, &mut self.way) {
+            tcp.fail();
+        }
+        self.note(result);
+    }
+
+    fn write_waiting(&mut self) -> io::Result<()> {
+        if let Way::Tcp(tcp) = &mut self.way
+            && tcp.connection.is_none()
+        {
+            tcp.connect()?;
+            // Another stream, which nothing was told on yet.
+            self.sequence = 0;
+            self.tell_names_again();
+            let mut sets = Vec::new();
+            templates(&mut sets);
+            self.write(&sets, 0)?;
+        }
+        for (sets, count, ports) in self.untold_names() {
+            self.write(&sets, count)?;
+            self.told(&ports);
+        }
+        let mut next = 0;
+        loop {
+            let Way::Tcp(tcp) = &mut self.way else { return Ok(()) };
+            let Some(message) = tcp.waiting.get_mut(next) else { return Ok(()) };
+            next += 1;
+            if message.end.is_some() {
+                continue;
+            }
+            let (sets, records) = (std::mem::take(&mut message.sets), message.records);
+            let result = self.write(&sets, records);
+            let Way::Tcp(tcp) = &mut self.way else { return Ok(()) };
+            let written = tcp.connection.as_ref().map(|connection| connection.written);
+            if let Some(message) = tcp.waiting.get_mut(next - 1) {
+                message.sets = sets;
+                message.end = written.filter(|_| result.is_ok());
+            }
+            result?;
+        }
+    }
+
+    /// Writes a message to the connection.
+    fn write(&mut self, sets: &[u8], records: u32) -> io::Result<()> {
+        let message = message(sets, self.sequence);
+        let Way::Tcp(Tcp { connection: Some(connection), .. }) = &mut self.way else { return Ok(()) };
+        connection.stream.write_all(&message)?;
+        connection.written += message.len() as u64;
         self.sequence = self.sequence.wrapping_add(records);
-        match sent {
-            Ok(()) => self.sent += u64::from(records),
-            Err(error) => {
-                if self.lost == 0 {
-                    tracing::warn!(%error, "the IPFIX collector does not take records; what is lost is counted");
-                }
-                self.lost += u64::from(records);
-                if matches!(self.way, Way::Tcp { .. }) {
-                    self.templates_sent = None;
-                }
-                return false;
+        Ok(())
+    }
+
+    /// Says when the collector begins to fail, and when it takes records again.
+    fn note(&mut self, result: io::Result<()>) {
+        match result {
+            Err(error) if !self.failing => {
+                self.failing = true;
+                tracing::warn!(%error, "the IPFIX collector does not take records; what is lost is counted");
+            }
+            Ok(()) if self.failing => {
+                self.failing = false;
+                tracing::info!("the IPFIX collector takes records again");
+            }
+            _ => {}
+        }
+    }
+
+    fn tell_names_again(&mut self) {
+        self.names.values_mut().for_each(|name| name.told = false);
+        self.untold = !self.names.is_empty();
+    }
+
+    /// Sets of every name that the collector does not know, each as large as a message may be, with how many there are, and
+    /// the ports.
+    fn untold_names(&mut self) -> Vec<(Vec<u8>, u32, Vec<u32>)> {
+        if !self.untold {
+            return Vec::new();
+        }
+        let mut bodies: Vec<(Vec<u8>, Vec<u32>)> = Vec::new();
+        for (port, name) in self.names.iter().filter(|(_, name)| !name.told) {
+            if bodies.last().is_none_or(|(body, _)| body.len() + 4 + 1 + 254 > LARGEST - 20) {
+                bodies.push(Default::default());
+            }
+            if let Some((body, ports)) = bodies.last_mut() {
+                body.extend(port.to_be_bytes());
+                put_text(body, &name.text);
+                ports.push(*port);
             }
         }
-        true
+        let set = |(body, ports): (Vec<u8>, Vec<u32>)| {
+            let mut sets = Vec::with_capacity(body.len() + 4);
+            put_set(&mut sets, INTERFACES, &body);
+            (sets, ports.len() as u32, ports)
+        };
+        bodies.into_iter().map(set).collect()
+    }
+
+    fn told(&mut self, ports: &[u32]) {
+        for port in ports {
+            if let Some(name) = self.names.get_mut(port) {
+                name.told = true;
+            }
+        }
+        self.untold = self.names.values().any(|name| !name.told);
     }
 }
 
-impl Way {
-    fn send(&mut self, message: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Udp(socket) => match socket.send(message) {
-                // That nobody listened is told of the message before; this one has not been sent for it.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => socket.send(message).map(drop),
-                result => result.map(drop),
-            },
-            Self::Tcp { to, stream, pause } => {
-                if pause.is_some_and(|pause| pause.elapsed() < PAUSE) {
-                    return Err(io::Error::new(io::ErrorKind::NotConnected, "not connected"));
-                }
-                let result = (|| {
-                    let connection = match stream {
-                        Some(connection) => connection,
-                        None => {
-                            let connection = TcpStream::connect_timeout(to, PATIENCE)?;
-                            connection.set_write_timeout(Some(PATIENCE))?;
-                            connection.set_nodelay(true)?;
-                            stream.insert(connection)
-                        }
-                    };
-                    connection.write_all(message)
-                })();
-                *pause = result.is_err().then(Instant::now);
-                if result.is_err() {
-                    *stream = None;
-                }
-                result
-            }
-        }
+impl Tcp {
+    fn connect(&mut self) -> io::Result<()> {
+        let stream = TcpStream::connect_timeout(&self.to, PATIENCE)?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_nodelay(true)?;
+        self.connection = Some(Connection { stream, written: 0 });
+        self.pause = None;
+        Ok(())
     }
+
+    /// Ends the connection, for a while.
+    fn fail(&mut self) {
+        self.pause = Some(Instant::now());
+        self.disconnect();
+    }
+
+    /// Everything that was not acknowledged is to be written again.
+    fn disconnect(&mut self) {
+        self.connection = None;
+        self.waiting.iter_mut().for_each(|message| message.end = None);
+    }
+
+    /// Lets go what the collector's host has acknowledged, and tells how many data records that is. A connection that the
+    /// collector has closed ends here.
+    fn look(&mut self) -> u64 {
+        let Some(connection) = &mut self.connection else { return 0 };
+        let is_open = connection.is_open();
+        let arrived = connection.written.saturating_sub(connection.unacknowledged());
+        let mut records = 0;
+        while let Some(message) = self.waiting.front().filter(|message| message.end.is_some_and(|end| end <= arrived)) {
+            records += u64::from(message.records);
+            self.bytes -= message.sets.len();
+            self.waiting.pop_front();
+        }
+        if !is_open {
+            self.disconnect();
+        }
+        records
+    }
+}
+
+impl Connection {
+    /// Whether the collector has neither closed it nor ended.
+    fn is_open(&mut self) -> bool {
+        if self.stream.set_nonblocking(true).is_err() {
+            return false;
+        }
+        // Collectors say nothing; what one says nevertheless is let go.
+        let open = loop {
+            match self.stream.read(&mut [0; 512]) {
+                Ok(0) => break false,
+                Ok(_) => {}
+                Err(error) => break error.kind() == io::ErrorKind::WouldBlock,
+            }
+        };
+        open && self.stream.set_nonblocking(false).is_ok()
+    }
+
+    /// Bytes that the collector's host has not acknowledged.
+    fn unacknowledged(&self) -> u64 {
+        // Where the kernel does not say, all of them.
+        sys::unacknowledged(self.stream.as_fd()).map_or(self.written, u64::from)
+    }
+}
+
+/// How many data records a record becomes.
+pub fn data_records(record: &Record) -> u64 {
+    let is_session = |sides: &Sides| {
+        let translated = (sides.presented, sides.reached) != (sides.source, sides.destination);
+        translated && matches!(record.event, Event::Begin | Event::End(_))
+    };
+    match (record.event, &record.about) {
+        (Event::Reply, _) => 0,
+        (_, About::Flow(sides)) => 1 + u64::from(is_session(sides)),
+        _ => 1,
+    }
+}
+
+/// The number of an interface: 0 is none that is known, so that ports, which begin with 0, have the next ones.
+fn interface(port: Option<u16>) -> u32 {
+    port.map_or(0, |port| u32::from(port) + 1)
+}
+
+/// The pool that a packet should have had a port of.
+fn pool_of(snapshot: &Snapshot, subject: &Subject) -> Option<PoolId> {
+    let port = snapshot.port(subject.ingress)?;
+    let chosen = route::choose(snapshot, port, subject, &mut Silent).ok()?;
+    match source::choose(snapshot, port, subject, chosen.source, chosen.egress, &mut Silent).ok()? {
+        Presented::Pool(pool) => Some(pool),
+        _ => None,
+    }
+}
+
+/// A message of sets.
+fn message(sets: &[u8], sequence: u32) -> Vec<u8> {
+    let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as u32;
+    let mut message = Vec::with_capacity(sets.len() + 16);
+    message.extend(10_u16.to_be_bytes());
+    message.extend((sets.len() as u16 + 16).to_be_bytes());
+    message.extend(time.to_be_bytes());
+    message.extend(sequence.to_be_bytes());
+    message.extend(0_u32.to_be_bytes());
+    message.extend_from_slice(sets);
+    message
+}
+
+/// A text of at most 254 bytes behind its length (RFC 7011 section 7), cut between letters.
+fn put_text(body: &mut Vec<u8>, text: &str) {
+    let end = (0..=text.len().min(254)).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
+    body.push(end as u8);
+    body.extend_from_slice(&text.as_bytes()[..end]);
 }
 
 fn families(sides: &[Socket; 4]) -> u16 {
@@ -498,9 +881,11 @@ fn templates(message: &mut Vec<u8>) {
         template(FLOWS + family(v6, post_v6), &[FLOW_HEAD, &addresses, FLOW_TAIL]);
         template(NAT_SESSIONS + family(v6, post_v6), &[NAT_HEAD, &addresses]);
     }
-    template(NAT_EXHAUSTED, &[EXHAUSTED_HEAD, &[(8, 4, false)]]);
-    template(NAT_EXHAUSTED + 1, &[EXHAUSTED_HEAD, &[(27, 16, false)]]);
+    template(POOL_EXHAUSTED, &[POOL_EXHAUSTED_ELEMENTS]);
+    template(FLOWS_EXHAUSTED, &[FLOWS_EXHAUSTED_ELEMENTS]);
     template(DROPPED, &[DROPPED_ELEMENTS]);
+    template(NIC_EXHAUSTED, &[NIC_EXHAUSTED_HEAD, &[(8, 4, false)]]);
+    template(NIC_EXHAUSTED + 1, &[NIC_EXHAUSTED_HEAD, &[(27, 16, false)]]);
     put_set(message, TEMPLATE_SET, &body);
     let mut options = Vec::new();
     // ingressInterface as scope, interfaceName.
@@ -533,111 +918,4 @@ fn status(reason: Option<&str>) -> u8 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn collectors_are_named_as_people_write_them() {
-        let parse = |text: &str| text.parse::<Address>();
-        assert_eq!(parse("192.0.2.9"), Ok(Address::Udp("192.0.2.9:4739".parse().unwrap())));
-        assert_eq!(parse("tcp:[2001:db8::9]:99"), Ok(Address::Tcp("[2001:db8::9]:99".parse().unwrap())));
-        assert_eq!(parse("udp:2001:db8::9"), Ok(Address::Udp("[2001:db8::9]:4739".parse().unwrap())));
-        for wrong in ["", "tcp:", "collector.example.com", "192.0.2.9:99999"] {
-            assert!(parse(wrong).unwrap_err().contains("tcp:127.0.0.1:4739"), "{wrong}");
-        }
-    }
-
-    fn record(event: FlowEvent) -> FlowRecord {
-        let json = serde_json::json!({
-            "time": 2_000, "event": event, "protocol": 6, "packets": [3, 4], "bytes": [300, 400], "began": 1_000,
-            "generation": 1, "worker": 0, "ingress": "vm1", "ingress_port": 1, "egress": "data", "egress_port": 7,
-            "source": { "address": "10.1.1.4", "port": 40_000 }, "destination": { "address": "20.60.1.10", "port": 443 },
-            "presented": { "address": "203.0.113.9", "port": 1_024 }, "reached": { "address": "20.60.1.10", "port": 443 },
-            "path": "internet",
-        });
-        serde_json::from_value(json).unwrap()
-    }
-
-    /// The sets of the messages that a collector over UDP gets: their ids and lengths.
-    fn sets(socket: &UdpSocket, messages: usize) -> Vec<(u16, usize)> {
-        let mut sets = Vec::new();
-        for _ in 0..messages {
-            let mut buffer = [0; 2_000];
-            let length = socket.recv(&mut buffer).unwrap();
-            assert_eq!(usize::from(u16::from_be_bytes([buffer[2], buffer[3]])), length);
-            let mut place = 16;
-            while place < length {
-                let size = usize::from(u16::from_be_bytes([buffer[place + 2], buffer[place + 3]]));
-                sets.push((u16::from_be_bytes([buffer[place], buffer[place + 1]]), size));
-                place += size;
-            }
-        }
-        sets
-    }
-
-    #[test]
-    fn templates_and_names_come_first_and_translations_are_sessions() {
-        let collector = UdpSocket::bind("127.0.0.1:0").unwrap();
-        collector.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        let mut exporter = Exporter::new(&Address::Udp(collector.local_addr().unwrap())).unwrap();
-        exporter.add(&record(FlowEvent::Begin));
-        exporter.add(&record(FlowEvent::Reply));
-        exporter.add(&record(FlowEvent::End));
-        let used_up = FlowRecord {
-            reason: Some("no_free_port".to_owned()),
-            presented: None,
-            reached: None,
-            ..record(FlowEvent::Denied)
-        };
-        exporter.add(&used_up);
-        exporter.flush();
-        let flow = 8 + 8 + 1 + 4 + 4 + 8 + 32 + 3 + 16 + 1 + "internet".len();
-        // The one that is denied has no path.
-        let flows = 4 + 3 * flow;
-        let session = 8 + 2 + 8 + 16;
-        let exhausted = 8 + 1 + 4 + 1 + 2 + 4;
-        let sets = sets(&collector, 3);
-        assert_eq!(sets.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [2, 3, 512, 256, 260, 264]);
-        assert_eq!(sets[3..], [(256, flows), (260, 4 + 2 * session), (264, 4 + exhausted)]);
-        // Two names, three flows, two sessions, one event.
-        assert_eq!(exporter.counts(), (8, 0));
-        assert_eq!(exporter.sequence, 8);
-    }
-
-    #[test]
-    fn messages_are_bounded_and_what_nobody_takes_is_counted() {
-        let collector = UdpSocket::bind("127.0.0.1:0").unwrap();
-        collector.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        let mut exporter = Exporter::new(&Address::Udp(collector.local_addr().unwrap())).unwrap();
-        for _ in 0..100 {
-            exporter.add(&record(FlowEvent::Continue));
-        }
-        exporter.flush();
-        assert_eq!(exporter.counts(), (102, 0));
-        let mut left = 100;
-        let mut buffer = [0; 2_000];
-        while left > 0 {
-            let length = collector.recv(&mut buffer).unwrap();
-            assert!(length <= LARGEST);
-            if buffer[16..18] == 256_u16.to_be_bytes() {
-                left -= (length - 20) / (8 + 8 + 1 + 4 + 4 + 8 + 32 + 3 + 16 + 1 + "internet".len());
-            }
-        }
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let gone = listener.local_addr().unwrap();
-        drop(listener);
-        let mut exporter = Exporter::new(&Address::Tcp(gone)).unwrap();
-        exporter.add(&record(FlowEvent::Continue));
-        exporter.flush();
-        assert_eq!(exporter.counts(), (0, 3));
-    }
-
-    #[test]
-    fn why_a_packet_did_not_leave_is_iana_s_number() {
-        assert_eq!(status(Some("nsg_outbound_denied")), 129);
-        assert_eq!(status(Some("firewall_denied")), 130);
-        assert_eq!(status(Some("no_route")), 131);
-        assert_eq!(status(Some("spoofed_source")), 140);
-        assert_eq!(status(None), 128);
-    }
-}
+mod tests;

@@ -281,8 +281,12 @@ impl Seen {
             ("flow_log_lost_packets", "Packets that lost records told of", totals.lost_packets),
             ("flow_log_lost_bytes", "Bytes that lost records told of", totals.lost_bytes),
             ("flow_log_unwritten_tuples", "Tuples that could not be written to a file", totals.unwritten),
-            ("ipfix_records", "Data records that the IPFIX collector was sent", totals.exported),
-            ("ipfix_lost_records", "Data records that it could not be sent", totals.not_exported),
+            (
+                "ipfix_records",
+                "Data records that were sent to the IPFIX collector, and acknowledged over TCP",
+                totals.exported,
+            ),
+            ("ipfix_lost_records", "Data records that did not reach it", totals.not_exported),
         ] {
             rows.counters(name, help, [(Vec::new(), count)])?;
         }

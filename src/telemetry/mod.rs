@@ -3,6 +3,8 @@
 
 pub mod capture;
 pub mod counters;
+mod decimal;
+pub(crate) mod flow_json;
 pub mod flow_record;
 pub mod ipfix;
 pub mod metrics;

@@ -10,20 +10,25 @@
 //! that the NIC sees. What Azure has and Sidestep has not is made from names, the same every time: GUIDs, MAC addresses and the
 //! subscription. Packets are those of the ports: a super-packet is one.
 //!
-//! A file is whole JSON after every write: what ends it is written anew behind each record. A file that a crash has cut is cut
-//! back to its last whole record when it is written to again.
+//! A file is whole JSON after every write: what ends it is written anew behind each record. A write that fails leaves the file as
+//! it was. A file that a crash has cut is cut back to its last whole record when it is written to again.
+//!
+//! Between two writes tuples are kept as the text that they will be, and so are bounded by its bytes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, OpenOptions};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use ring::digest;
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use super::flow_record::{FlowEvent, FlowRecord, RuleSeen, SubnetSeen};
+use super::decimal::{push_address, push_number};
+use super::flow_record::{FlowEvent, FlowRecord, RuleSeen, Socket, SubnetSeen};
+use crate::path::record::{About, Event, Record};
+use crate::path::verdict::DropReason;
+use crate::snapshot::{PortId, PortKind};
 
 /// What a record says where no group or rule decided.
 const UNSPECIFIED: &str = "unspecified";
@@ -38,6 +43,18 @@ const RESOURCE_GROUP: &str = "sidestep";
 const BEGIN: &[u8] = b"{\"records\":[\n";
 const BETWEEN: &[u8] = b",\n";
 const END: &[u8] = b"\n]}\n";
+
+/// Folders that all files are below.
+const BELOW: &str = "insights-logs-flowlogflowevent";
+const RESOURCE: &str = "flowLogResourceID=/00000000-0000-0000-0000-000000000000_NETWORKWATCHERRG";
+
+/// What every file is called.
+const FILE: &str = "PT1H.json";
+
+/// Bytes of tuples that should be written before they are due, and that there may be where they cannot be: a tuple has about
+/// eighty.
+const MANY_WAITING: usize = 16 << 20;
+const MOST_WAITING: usize = 64 << 20;
 
 /// What flows are logged, and together.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -84,20 +101,7 @@ impl Target {
     }
 }
 
-/// One tuple of a flow log, with what it belongs to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Tuple {
-    nic: String,
-    target: Target,
-    network: String,
-    /// Hours since 1970.
-    hour: i64,
-    acl: String,
-    rule: String,
-    text: String,
-}
-
-/// A record of a file, in the order of Azure's fields.
+/// What a record of a file begins with, in the order of Azure's fields.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct FileRecord<'a> {
@@ -105,34 +109,13 @@ struct FileRecord<'a> {
     flow_log_version: u8,
     #[serde(rename = "flowLogGUID")]
     flow_log_guid: String,
-    mac_address: String,
+    mac_address: &'a str,
     category: &'static str,
     #[serde(rename = "flowLogResourceID")]
     flow_log_resource_id: String,
     #[serde(rename = "targetResourceID")]
     target_resource_id: String,
     operation_name: &'static str,
-    flow_records: FlowRecords<'a>,
-}
-
-#[derive(Debug, Serialize)]
-struct FlowRecords<'a> {
-    flows: Vec<Flows<'a>>,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Flows<'a> {
-    #[serde(rename = "aclID")]
-    acl_id: String,
-    flow_groups: Vec<FlowGroup<'a>>,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct FlowGroup<'a> {
-    rule: &'a str,
-    flow_tuples: Vec<&'a str>,
 }
 
 /// Files of flow logs in a folder.
@@ -141,86 +124,210 @@ pub struct VnetFlowLog {
     folder: PathBuf,
     /// None: every subnet has a log of its own.
     targets: Vec<Target>,
-    /// Regions of virtual networks.
+    /// Regions of virtual networks, of those that are gone, too: what they had is still to be written.
     regions: HashMap<String, String>,
-    waiting: Vec<Tuple>,
+    /// Days after which files are deleted; none: never.
+    retention: Option<u32>,
+    /// NICs by their names: one for each subnet that a NIC was in.
+    nics: HashMap<String, Vec<Nic>>,
+    /// Bytes and tuples that wait to be written.
+    bytes: usize,
+    tuples: u64,
+    unwritten: u64,
+}
+
+/// A NIC in a subnet, and what waits to be written of it.
+#[derive(Debug)]
+struct Nic {
+    network: String,
+    subnet: String,
+    /// The log that it is in; none where it is in none.
+    target: Option<Target>,
+    mac_address: String,
+    hours: BTreeMap<i64, Vec<Group>>,
+}
+
+/// Tuples of one hour by one rule.
+#[derive(Debug)]
+struct Group {
+    /// The security group, and its rule; none where none decided.
+    said: Option<(String, Option<String>)>,
+    /// What Azure's fields say of it.
+    acl: String,
+    rule: String,
+    /// Tuples as JSON, with commas between them. Nothing in one needs to be escaped.
+    text: Vec<u8>,
+    tuples: u64,
+}
+
+impl Group {
+    fn is_of(&self, said: Option<&RuleSeen>) -> bool {
+        match (&self.said, said) {
+            (Some((group, rule)), Some(said)) => *group == said.group && *rule == said.rule,
+            (None, None) => true,
+            _ => false,
+        }
+    }
+
+    fn new(said: Option<&RuleSeen>) -> Self {
+        let rule = said.and_then(|said| said.rule.as_deref());
+        Self {
+            said: said.map(|said| (said.group.clone(), said.rule.clone())),
+            acl: said.map_or_else(|| UNSPECIFIED.to_owned(), |said| guid(&said.group)),
+            rule: rule.map_or_else(|| UNSPECIFIED.to_owned(), rule_name),
+            text: Vec::new(),
+            tuples: 0,
+        }
+    }
+}
+
+/// One side of a flow: where it entered, or where it left.
+struct Side<'r> {
+    nic: &'r str,
+    subnet: &'r SubnetSeen,
+    rule: Option<&'r RuleSeen>,
+    /// `O` or `I`.
+    direction: u8,
+    sockets: (Option<Socket>, Option<Socket>),
+}
+
+/// The state of a flow that a record tells; none where it tells no state that Azure's logs have.
+fn state(event: FlowEvent) -> Option<u8> {
+    match event {
+        FlowEvent::Begin => Some(b'B'),
+        FlowEvent::Continue => Some(b'C'),
+        FlowEvent::End => Some(b'E'),
+        FlowEvent::Denied => Some(b'D'),
+        FlowEvent::Reply | FlowEvent::Related | FlowEvent::Unsent => None,
+    }
+}
+
+/// The sides of a record that are NICs, and so have a tuple each.
+fn sides(record: &FlowRecord) -> impl Iterator<Item = Side<'_>> {
+    let of = (record.source, record.destination);
+    let out = record.ingress.as_ref().zip(record.from_subnet.as_ref()).map(|(nic, subnet)| Side {
+        nic,
+        subnet,
+        rule: record.outbound.as_ref(),
+        direction: b'O',
+        sockets: of,
+    });
+    let arriving = if record.event == FlowEvent::Denied { of } else { (record.presented, record.reached) };
+    let within = record.egress.as_ref().zip(record.to_subnet.as_ref()).map(|(nic, subnet)| Side {
+        nic,
+        subnet,
+        rule: record.inbound.as_ref(),
+        direction: b'I',
+        sockets: arriving,
+    });
+    out.into_iter().chain(within).filter(|side| side.sockets.0.is_some() && side.sockets.1.is_some())
 }
 
 impl VnetFlowLog {
-    /// Files below a folder, for these targets; of none, a log for every subnet.
-    pub fn new(folder: PathBuf, targets: Vec<Target>) -> Self {
-        Self { folder, targets, regions: HashMap::new(), waiting: Vec::new() }
+    /// Files below a folder, for these targets; of none, a log for every subnet. They are deleted when they are older than
+    /// some days, if that is said.
+    pub fn new(folder: PathBuf, targets: Vec<Target>, retention: Option<u32>) -> Self {
+        Self {
+            folder,
+            targets,
+            regions: HashMap::new(),
+            retention,
+            nics: HashMap::new(),
+            bytes: 0,
+            tuples: 0,
+            unwritten: 0,
+        }
     }
 
-    /// Tells the regions of virtual networks, by name.
-    pub fn set_regions(&mut self, regions: HashMap<String, String>) {
-        self.regions = regions;
+    /// Finds out whether files can be written below the folder, which is made.
+    ///
+    /// # Errors
+    /// Why not, with the folder.
+    pub fn check(&self) -> Result<(), FlowLogError> {
+        let path = self.folder.join(BELOW);
+        let failed = |source: io::Error| FlowLogError { path: path.clone(), source };
+        fs::create_dir_all(&path).map_err(failed)?;
+        let probe = path.join(format!(".writable-{}", std::process::id()));
+        fs::write(&probe, b"?").and_then(|()| fs::remove_file(&probe)).map_err(failed)
     }
 
-    /// Takes a record in. It is in the files after [`VnetFlowLog::flush`].
+    /// Tells the regions of virtual networks, by name. Those that were told before are kept.
+    pub fn add_regions(&mut self, regions: HashMap<String, String>) {
+        self.regions.extend(regions);
+    }
+
+    /// Takes a record in. It is in the files after [`VnetFlowLog::flush`]; what finds no room is counted as unwritten.
     pub fn add(&mut self, record: &FlowRecord) {
-        if let (Some(nic), Some(subnet)) = (&record.ingress, &record.from_subnet) {
-            let rule = record.outbound.as_ref();
-            self.tuple(record, nic, subnet, rule, 'O', (record.source, record.destination));
-        }
-        if let (Some(nic), Some(subnet)) = (&record.egress, &record.to_subnet) {
-            let sides = match record.event {
-                FlowEvent::Denied => (record.source, record.destination),
-                _ => (record.presented, record.reached),
-            };
-            self.tuple(record, nic, subnet, record.inbound.as_ref(), 'I', sides);
+        let Some(state) = state(record.event) else { return };
+        for side in sides(record) {
+            self.tuple(record, state, &side);
         }
     }
 
-    fn tuple(
-        &mut self,
-        record: &FlowRecord,
-        nic: &str,
-        subnet: &SubnetSeen,
-        rule: Option<&RuleSeen>,
-        direction: char,
-        sides: (Option<super::flow_record::Socket>, Option<super::flow_record::Socket>),
-    ) {
-        let (Some(source), Some(destination)) = sides else { return };
-        let state = match record.event {
-            FlowEvent::Begin => 'B',
-            FlowEvent::Continue => 'C',
-            FlowEvent::End => 'E',
-            FlowEvent::Denied => 'D',
-            FlowEvent::Reply | FlowEvent::Related | FlowEvent::Unsent => return,
-        };
-        let Some(target) = self.target(nic, subnet) else { return };
-        let counted = if state == 'D' { ([0; 2], [0; 2]) } else { (record.packets, record.bytes) };
+    fn tuple(&mut self, record: &FlowRecord, state: u8, side: &Side<'_>) {
+        let (Some(source), Some(destination)) = side.sockets else { return };
+        if !self.nics.contains_key(side.nic) {
+            self.nics.insert(side.nic.to_owned(), Vec::new());
+        }
+        let Some(nics) = self.nics.get_mut(side.nic) else { return };
+        let is_it = |nic: &Nic| nic.network == side.subnet.network && nic.subnet == side.subnet.subnet;
+        let place = nics.iter().position(is_it).unwrap_or_else(|| {
+            nics.push(Nic {
+                network: side.subnet.network.clone(),
+                subnet: side.subnet.subnet.clone(),
+                target: target(&self.targets, side.nic, side.subnet),
+                mac_address: mac_address(side.nic),
+                hours: BTreeMap::new(),
+            });
+            nics.len() - 1
+        });
+        let nic = &mut nics[place];
+        if nic.target.is_none() {
+            return;
+        }
+        if self.bytes >= MOST_WAITING {
+            self.unwritten += 1;
+            return;
+        }
+        let hour = i64::try_from(record.time / 3_600_000).unwrap_or_default();
+        let groups = nic.hours.entry(hour).or_default();
+        // What a group allows or denies is told with its rule; what was denied otherwise has none.
+        let said = side.rule.filter(|rule| (state == b'D') != rule.allowed);
+        let place = groups.iter().position(|group| group.is_of(said)).unwrap_or_else(|| {
+            groups.push(Group::new(said));
+            groups.len() - 1
+        });
+        let group = &mut groups[place];
+        let before = group.text.len();
+        let counted = if state == b'D' { ([0; 2], [0; 2]) } else { (record.packets, record.bytes) };
         let ([sent, received], [sent_bytes, received_bytes]) = counted;
         let protocol = record.protocol.unwrap_or_default();
-        let (source_port, destination_port) = (source.port, destination.port);
-        let (source, destination) = (canonical(source.address), canonical(destination.address));
-        let time = record.time;
-        let text = format!(
-            "{time},{source},{destination},{source_port},{destination_port},{protocol},{direction},{state},NX,{sent},{sent_bytes},\
-             {received},{received_bytes}"
-        );
-        // What a group allows or denies is told with its rule; what was denied otherwise has none.
-        let said = rule.filter(|rule| (state == 'D') != rule.allowed);
-        self.waiting.push(Tuple {
-            nic: nic.to_owned(),
-            target,
-            network: subnet.network.clone(),
-            hour: i64::try_from(record.time / 3_600_000).unwrap_or_default(),
-            acl: said.map_or_else(|| UNSPECIFIED.to_owned(), |rule| guid(&rule.group)),
-            rule: said.and_then(|rule| rule.rule.as_deref()).map_or_else(|| UNSPECIFIED.to_owned(), rule_name),
-            text,
-        });
-    }
-
-    /// The log that a NIC is in: its own, else its subnet's, else its network's, as in Azure.
-    fn target(&self, nic: &str, subnet: &SubnetSeen) -> Option<Target> {
-        let of_subnet = || Target::Subnet(subnet.network.clone(), subnet.subnet.clone());
-        if self.targets.is_empty() {
-            return Some(of_subnet());
+        let (source_port, destination_port, direction) = (source.port, destination.port, side.direction);
+        // An IPv4 address that a flow between the families keeps as IPv6 is shown as what it is.
+        let (source, destination) = (source.address.to_canonical(), destination.address.to_canonical());
+        let text = &mut group.text;
+        if before > 0 {
+            text.push(b',');
         }
-        let candidates = [Target::Nic(nic.to_owned()), of_subnet(), Target::Network(subnet.network.clone())];
-        candidates.into_iter().find(|candidate| self.targets.contains(candidate))
+        text.push(b'"');
+        push_number(text, record.time);
+        for address in [source, destination] {
+            text.push(b',');
+            push_address(text, address);
+        }
+        for number in [source_port, destination_port, u16::from(protocol)] {
+            text.push(b',');
+            push_number(text, number.into());
+        }
+        text.extend_from_slice(&[b',', direction, b',', state, b',', b'N', b'X']);
+        for number in [sent, sent_bytes, received, received_bytes] {
+            text.push(b',');
+            push_number(text, number);
+        }
+        text.push(b'"');
+        group.tuples += 1;
+        self.bytes += group.text.len() - before;
+        self.tuples += 1;
     }
 
     /// Writes what was added, as records of this time (milliseconds since 1970). What cannot be written is kept for the next
@@ -229,69 +336,231 @@ impl VnetFlowLog {
     /// # Errors
     /// The first file that cannot be written, with its path.
     pub fn flush(&mut self, time: u64) -> Result<(), FlowLogError> {
-        let mut files: BTreeMap<(Target, String, i64), Vec<Tuple>> = BTreeMap::new();
-        for tuple in std::mem::take(&mut self.waiting) {
-            files.entry((tuple.target.clone(), tuple.nic.clone(), tuple.hour)).or_default().push(tuple);
-        }
         let mut result = Ok(());
-        for ((target, nic, hour), tuples) in files {
-            if let Err(error) = self.write(time, &target, &nic, hour, &tuples) {
-                self.waiting.extend(tuples);
-                result = result.and(Err(error));
-            }
+        let mut kept = (0, 0);
+        let mut names: Vec<_> = self.nics.iter_mut().collect();
+        names.sort_unstable_by_key(|(name, _)| *name);
+        for nic in names.into_iter().flat_map(|(_, nics)| nics) {
+            let Some(target) = &nic.target else { continue };
+            let region = self.regions.get(&nic.network);
+            let region = region.map_or_else(|| "UNKNOWN".to_owned(), |region| region.to_uppercase());
+            nic.hours.retain(|hour, groups| {
+                let written = write(&self.folder, time, (&region, target, &nic.mac_address), *hour, groups);
+                let failed = written.is_err();
+                if failed {
+                    kept.0 += groups.iter().map(|group| group.text.len()).sum::<usize>();
+                    kept.1 += groups.iter().map(|group| group.tuples).sum::<u64>();
+                }
+                if result.is_ok() {
+                    result = written;
+                }
+                failed
+            });
         }
+        (self.bytes, self.tuples) = kept;
+        // Those that have nothing to write are found again when there is something.
+        for nics in self.nics.values_mut() {
+            nics.retain(|nic| !nic.hours.is_empty());
+        }
+        self.nics.retain(|_, nics| !nics.is_empty());
         result
     }
 
     /// How many tuples wait to be written.
-    pub fn waiting(&self) -> usize {
-        self.waiting.len()
+    pub fn waiting(&self) -> u64 {
+        self.tuples
     }
 
-    /// Forgets tuples beyond a number, the oldest first, and gives how many: where nothing can be written, memory is bounded.
-    pub fn forget_beyond(&mut self, most: usize) -> usize {
-        let forgotten = self.waiting.len().saturating_sub(most);
-        self.waiting.drain(..forgotten);
-        forgotten
+    /// Whether so many wait that they should be written now.
+    pub fn is_large(&self) -> bool {
+        self.bytes >= MANY_WAITING
     }
 
-    fn write(&self, time: u64, target: &Target, nic: &str, hour: i64, tuples: &[Tuple]) -> Result<(), FlowLogError> {
-        let region = tuples.first().and_then(|tuple| self.regions.get(&tuple.network));
-        let region = region.map_or_else(|| "UNKNOWN".to_owned(), |region| region.to_uppercase());
-        let log = target.log_name();
-        let mac = mac_address(nic);
-        let id = format!(
-            "/SUBSCRIPTIONS/{SUBSCRIPTION}/RESOURCEGROUPS/NETWORKWATCHERRG/PROVIDERS/MICROSOFT.NETWORK/NETWORKWATCHERS/\
-             NETWORKWATCHER_{region}/FLOWLOGS/{log}"
-        );
-        let mut groups: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
-        for tuple in tuples {
-            groups.entry((&tuple.acl, &tuple.rule)).or_default().push(&tuple.text);
+    /// How many tuples were not written, and will not be.
+    pub fn unwritten(&self) -> u64 {
+        self.unwritten
+    }
+
+    /// Gives up what waits: it will not be written.
+    pub fn give_up(&mut self) {
+        self.unwritten += std::mem::take(&mut self.tuples);
+        self.nics.clear();
+        self.bytes = 0;
+    }
+
+    /// Deletes files that are older than what is kept, at a time in milliseconds since 1970, and folders that are empty then.
+    /// Only files whose paths are exactly those that are written here are deleted. Tells how many were.
+    ///
+    /// # Errors
+    /// The first file or folder that could not be read or deleted; the others are.
+    pub fn delete_old(&self, time: u64) -> Result<u64, FlowLogError> {
+        let Some(days) = self.retention else { return Ok(0) };
+        let hour = i64::try_from(time / 3_600_000).unwrap_or_default();
+        let oldest = hour.saturating_sub(i64::from(days) * 24);
+        let mut deleting = Deleting { oldest, deleted: 0, result: Ok(()) };
+        deleting.folder(&self.folder.join(BELOW).join(RESOURCE), &mut Vec::new());
+        deleting.result.map(|()| deleting.deleted)
+    }
+}
+
+/// How many tuples a record becomes, if each of its NICs is in a log.
+pub fn tuples_of(record: &Record) -> u64 {
+    let is_nic = |port: PortId| {
+        let port = record.snapshot.port(port).filter(|port| port.kind == PortKind::Nic);
+        u64::from(port.and_then(|port| port.identity).is_some_and(|key| record.snapshot.identity(key).is_some()))
+    };
+    match (record.event, &record.about) {
+        (Event::Reply | Event::Related | Event::Unsent(_), _) | (_, About::Port(_)) => 0,
+        (_, About::Flow(sides)) => is_nic(sides.ingress) + is_nic(sides.egress),
+        // It was on its way to one.
+        (Event::Dropped(DropReason::NsgInboundDenied), About::Packet(subject)) => is_nic(subject.ingress) + 1,
+        (_, About::Packet(subject)) => is_nic(subject.ingress),
+    }
+}
+
+/// Files that are deleted.
+struct Deleting {
+    /// The hour that the oldest file that is kept is of, since 1970.
+    oldest: i64,
+    deleted: u64,
+    result: Result<(), FlowLogError>,
+}
+
+impl Deleting {
+    /// Looks at a folder; `names` are those of the folders from the log's on.
+    fn folder(&mut self, path: &Path, names: &mut Vec<String>) {
+        let entries = match fs::read_dir(path) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            Err(error) => return self.failed(path, error),
+        };
+        for entry in entries.flatten() {
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            // A link is neither.
+            let Ok(kind) = entry.file_type() else { continue };
+            let path = entry.path();
+            names.push(name);
+            if kind.is_dir() && is_level(names) {
+                self.folder(&path, names);
+                if names.len() > 1 {
+                    // Where something is in it, it stays.
+                    let _ = fs::remove_dir(&path);
+                }
+            } else if kind.is_file() && hour_of(names).is_some_and(|hour| hour < self.oldest) {
+                match fs::remove_file(&path) {
+                    Ok(()) => self.deleted += 1,
+                    Err(error) => self.failed(&path, error),
+                }
+            }
+            names.pop();
         }
-        let mut flows: Vec<Flows<'_>> = Vec::new();
-        for ((acl, rule), flow_tuples) in groups {
-            let group = FlowGroup { rule, flow_tuples };
-            match flows.last_mut().filter(|flows| flows.acl_id == acl) {
-                Some(flows) => flows.flow_groups.push(group),
-                None => flows.push(Flows { acl_id: acl.to_owned(), flow_groups: vec![group] }),
+    }
+
+    fn failed(&mut self, path: &Path, source: io::Error) {
+        if self.result.is_ok() {
+            self.result = Err(FlowLogError { path: path.to_owned(), source });
+        }
+    }
+}
+
+/// What the folders below a log are called, and how many digits they have.
+const LEVELS: [(&str, usize); 5] = [("y=", 4), ("m=", 2), ("d=", 2), ("h=", 2), ("m=", 2)];
+
+/// Whether the last of these folders, of which the first is a log's, is one of those that are made here.
+fn is_level(names: &[String]) -> bool {
+    let Some((last, before)) = names.split_last() else { return false };
+    match before.len() {
+        0 => last.starts_with("NETWORKWATCHER_") && last.ends_with("-FLOWLOG"),
+        6 => last.strip_prefix("macAddress=").is_some_and(|mac| {
+            mac.len() == 12 && mac.bytes().all(|byte| byte.is_ascii_digit() || (b'A'..=b'F').contains(&byte))
+        }),
+        depth => LEVELS.get(depth - 1).is_some_and(|(prefix, digits)| digits_of(last, prefix, *digits).is_some()),
+    }
+}
+
+fn digits_of(name: &str, prefix: &str, digits: usize) -> Option<u16> {
+    let number = name.strip_prefix(prefix).filter(|number| number.len() == digits)?;
+    if number.bytes().all(|byte| byte.is_ascii_digit()) { number.parse().ok() } else { None }
+}
+
+/// The hour since 1970 that a file is of, whose folders and name these are; none where it is none of ours.
+fn hour_of(names: &[String]) -> Option<i64> {
+    let [_, dates @ .., _, file] = names else { return None };
+    if file != FILE || dates.len() != LEVELS.len() {
+        return None;
+    }
+    let mut numbers = [0; LEVELS.len()];
+    for ((number, name), (prefix, digits)) in numbers.iter_mut().zip(dates).zip(LEVELS) {
+        *number = digits_of(name, prefix, digits)?;
+    }
+    let [year, month, day, hour, _] = numbers;
+    let month = u8::try_from(month).ok().and_then(|month| time::Month::try_from(month).ok())?;
+    let date = time::Date::from_calendar_date(i32::from(year), month, u8::try_from(day).ok()?).ok()?;
+    let time = date.with_hms(u8::try_from(hour).ok()?, 0, 0).ok()?;
+    Some(time.assume_utc().unix_timestamp() / 3_600)
+}
+
+/// The log that a NIC is in: its own, else its subnet's, else its network's, as in Azure.
+fn target(targets: &[Target], nic: &str, subnet: &SubnetSeen) -> Option<Target> {
+    let of_subnet = Target::Subnet(subnet.network.clone(), subnet.subnet.clone());
+    if targets.is_empty() {
+        return Some(of_subnet);
+    }
+    let candidates = [Target::Nic(nic.to_owned()), of_subnet, Target::Network(subnet.network.clone())];
+    candidates.into_iter().find(|candidate| targets.contains(candidate))
+}
+
+/// Appends a record of these groups, in the order of Azure's fields.
+fn write(
+    folder: &Path,
+    time: u64,
+    (region, target, mac): (&str, &Target, &str),
+    hour: i64,
+    groups: &mut [Group],
+) -> Result<(), FlowLogError> {
+    let log = target.log_name();
+    let id = format!(
+        "/SUBSCRIPTIONS/{SUBSCRIPTION}/RESOURCEGROUPS/NETWORKWATCHERRG/PROVIDERS/MICROSOFT.NETWORK/NETWORKWATCHERS/\
+         NETWORKWATCHER_{region}/FLOWLOGS/{log}"
+    );
+    groups.sort_unstable_by(|one, other| (&one.acl, &one.rule).cmp(&(&other.acl, &other.rule)));
+    let record = FileRecord {
+        time: timestamp(time),
+        flow_log_version: 4,
+        flow_log_guid: guid(&id),
+        mac_address: mac,
+        category: "FlowLogFlowEvent",
+        flow_log_resource_id: id,
+        target_resource_id: target.resource_id(),
+        operation_name: "FlowLogFlowEvent",
+    };
+    let path = folder.join(path_of(region, &log, hour, mac));
+    let failed = |source: io::Error| FlowLogError { path: path.clone(), source };
+    let mut line = Vec::with_capacity(1_024 + groups.iter().map(|group| group.text.len() + 128).sum::<usize>());
+    serde_json::to_writer(&mut line, &record).map_err(|error| failed(error.into()))?;
+    // Flows are the last of its fields, and text already.
+    line.pop();
+    line.extend_from_slice(b",\"flowRecords\":{\"flows\":[");
+    let mut before: Option<&Group> = None;
+    for group in groups.iter() {
+        match before {
+            Some(before) if before.acl == group.acl => line.push(b','),
+            _ => {
+                line.extend_from_slice(if before.is_some() { b"]}," } else { b"" });
+                line.extend_from_slice(b"{\"aclID\":");
+                serde_json::to_writer(&mut line, &group.acl).map_err(|error| failed(error.into()))?;
+                line.extend_from_slice(b",\"flowGroups\":[");
             }
         }
-        let record = FileRecord {
-            time: timestamp(time),
-            flow_log_version: 4,
-            flow_log_guid: guid(&id),
-            mac_address: mac.clone(),
-            category: "FlowLogFlowEvent",
-            flow_log_resource_id: id,
-            target_resource_id: target.resource_id(),
-            operation_name: "FlowLogFlowEvent",
-            flow_records: FlowRecords { flows },
-        };
-        let path = self.folder.join(path_of(&region, &log, hour, &mac));
-        let failed = |source: io::Error| FlowLogError { path: path.clone(), source };
-        let line = serde_json::to_vec(&record).map_err(|error| failed(error.into()))?;
-        append(&path, &line).map_err(failed)
+        line.extend_from_slice(b"{\"rule\":");
+        serde_json::to_writer(&mut line, &group.rule).map_err(|error| failed(error.into()))?;
+        line.extend_from_slice(b",\"flowTuples\":[");
+        line.extend_from_slice(&group.text);
+        line.extend_from_slice(b"]}");
+        before = Some(group);
     }
+    line.extend_from_slice(if before.is_some() { b"]}]}}" } else { b"]}}" });
+    append(&path, &line).map_err(failed)
 }
 
 /// A flow log that cannot be written.
@@ -310,19 +579,44 @@ fn append(path: &Path, record: &[u8]) -> io::Result<()> {
         fs::create_dir_all(folder)?;
     }
     let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-    let length = file.metadata()?.len();
-    let whole = if length == 0 { 0 } else { whole_records(&mut file, length)? };
+    append_to(&mut file, record)
+}
+
+/// What a record is appended to.
+trait Place: Read + Write + Seek {
+    fn set_length(&mut self, length: u64) -> io::Result<()>;
+}
+
+impl Place for File {
+    fn set_length(&mut self, length: u64) -> io::Result<()> {
+        self.set_len(length)
+    }
+}
+
+fn append_to(file: &mut impl Place, record: &[u8]) -> io::Result<()> {
+    let length = file.seek(SeekFrom::End(0))?;
+    let whole = if length == 0 { 0 } else { whole_records(file, length)? };
     let mut bytes = Vec::with_capacity(record.len() + BEGIN.len() + END.len());
     bytes.extend_from_slice(if whole == 0 { BEGIN } else { BETWEEN });
     bytes.extend_from_slice(record);
     bytes.extend_from_slice(END);
-    file.seek(SeekFrom::Start(whole))?;
-    file.write_all(&bytes)?;
-    file.set_len(whole + bytes.len() as u64)
+    let written = file
+        .seek(SeekFrom::Start(whole))
+        .and_then(|_| file.write_all(&bytes))
+        .and_then(|()| file.set_length(whole + bytes.len() as u64));
+    if written.is_err() {
+        // Nothing of the record may stay: it comes again. What ended the file is there again; where even that fails, a file
+        // that was cut is mended the next time.
+        let _ = file.set_length(whole);
+        if whole > 0 {
+            let _ = file.seek(SeekFrom::Start(whole)).and_then(|_| file.write_all(END));
+        }
+    }
+    written
 }
 
 /// Where the last whole record of a file ends; 0 where there is none.
-fn whole_records(file: &mut File, length: u64) -> io::Result<u64> {
+fn whole_records(file: &mut impl Place, length: u64) -> io::Result<u64> {
     let end = END.len() as u64;
     if length >= end {
         let mut tail = [0; END.len()];
@@ -355,9 +649,8 @@ fn whole_records(file: &mut File, length: u64) -> io::Result<u64> {
 fn path_of(region: &str, log: &str, hour: i64, mac: &str) -> PathBuf {
     let time = OffsetDateTime::from_unix_timestamp(hour.saturating_mul(3_600)).unwrap_or(OffsetDateTime::UNIX_EPOCH);
     let (year, month, day, hour) = (time.year(), u8::from(time.month()), time.day(), time.hour());
-    PathBuf::from("insights-logs-flowlogflowevent")
-        .join("flowLogResourceID=")
-        .join(format!("{SUBSCRIPTION}_NETWORKWATCHERRG"))
+    PathBuf::from(BELOW)
+        .join(RESOURCE)
         .join(format!("NETWORKWATCHER_{region}_{log}"))
         .join(format!("y={year:04}"))
         .join(format!("m={month:02}"))
@@ -365,7 +658,7 @@ fn path_of(region: &str, log: &str, hour: i64, mac: &str) -> PathBuf {
         .join(format!("h={hour:02}"))
         .join("m=00")
         .join(format!("macAddress={mac}"))
-        .join("PT1H.json")
+        .join(FILE)
 }
 
 /// `2026-06-09T07:01:00.1230000Z`, as Azure writes times.
@@ -393,23 +686,20 @@ fn rule_name(rule: &str) -> String {
     }
 }
 
-/// An IPv4 address that a flow between the families keeps as IPv6 is shown as what it is.
-fn canonical(address: IpAddr) -> IpAddr {
-    address.to_canonical()
-}
-
-/// A number that follows from a text, the same in every process.
-fn number(text: &str, salt: u8) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (salt, text).hash(&mut hasher);
-    hasher.finish()
+/// Bytes that follow from a text, the same in every process and release. `salt` tells uses of one name apart.
+fn bytes_of<const N: usize>(text: &str, salt: u8) -> [u8; N] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(&[salt]);
+    context.update(text.as_bytes());
+    let mut bytes = [0; N];
+    bytes.iter_mut().zip(context.finish().as_ref()).for_each(|(to, from)| *to = *from);
+    bytes
 }
 
 /// A GUID that follows from a name (RFC 9562 section 5.8: version 8).
 fn guid(name: &str) -> String {
-    let (high, low) = (number(name, 0), number(name, 1));
-    let high = high & !0xf000 | 0x8000;
-    let low = low & !(0b11 << 62) | 0b10 << 62;
+    let number = u128::from_be_bytes(bytes_of(name, 0));
+    let (high, low) = ((number >> 64) as u64 & !0xf000 | 0x8000, number as u64 & !(0b11 << 62) | 0b10 << 62);
     format!(
         "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
         high >> 32,
@@ -422,7 +712,7 @@ fn guid(name: &str) -> String {
 
 /// The MAC address of a NIC, which a TUN device has none of: a locally administered one that follows from its name.
 pub fn mac_address(nic: &str) -> String {
-    format!("02{:010X}", number(nic, 2) & 0xff_ffff_ffff)
+    bytes_of::<5>(nic, 1).iter().fold("02".to_owned(), |mac, byte| format!("{mac}{byte:02X}"))
 }
 
 #[cfg(test)]

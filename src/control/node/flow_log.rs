@@ -1,6 +1,7 @@
 //! The flow log of a node, from the workers' first record to their last.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use crate::control::flow_log::{FlowLogAnswer, FlowLogOptions, files};
 use crate::control::refusal::Refusal;
 use crate::control::round_trips::RoundTrip;
 use crate::control::streamed::Streamed;
-use crate::path::record::Records;
+use crate::path::record::{Record, Records};
 use crate::telemetry::ipfix::Exporter;
 use crate::telemetry::vnet_flow_log::VnetFlowLog;
 
@@ -25,20 +26,24 @@ impl Loaded {
 
 impl Node {
     /// Begins to log flows to what was opened for it, from the records that the workers make.
+    ///
+    /// # Errors
+    /// When there is no thread.
     pub(in crate::control) fn start_flow_log(
         &self,
         records: Vec<Arc<Records>>,
         files: Option<VnetFlowLog>,
         interval: Duration,
         exporter: Option<Exporter>,
-    ) {
-        self.flow_log.start(records, files, interval, exporter);
+    ) -> io::Result<()> {
+        self.flow_log.start(records, files, interval, exporter)
     }
 
     /// Takes records of flows in, and writes what is due. To be called many times a second; does nothing while nobody wants
     /// records.
     pub fn look_at_flow_log(&self) {
-        self.flow_log.look(&*self.dataplane, || regions(&self.current()));
+        let current = self.current();
+        self.flow_log.look(&*self.dataplane, current.snapshot.generation, || regions(&current));
     }
 
     /// Whether records of flows are made.
@@ -53,7 +58,10 @@ impl Node {
     }
 
     /// Every record of a flow from now on, as lines.
-    pub(in crate::control) fn follow_flow_log(&self) -> Streamed {
+    ///
+    /// # Errors
+    /// [`Refusal::Conflict`] where as many follow as may.
+    pub(in crate::control) fn follow_flow_log(&self) -> Result<Streamed, Refusal> {
         self.flow_log.follow(&*self.dataplane)
     }
 
@@ -69,7 +77,9 @@ impl Node {
         if place.is_none() {
             let mut stopped = self.dataplane.stop();
             let current = self.current();
-            self.flow_log.end(&*self.dataplane, || regions(&current), |visit| stopped.log_rest(saved, visit));
+            let generation = current.snapshot.generation;
+            let rest = |visit: &mut dyn FnMut(Record)| stopped.log_rest(saved, visit);
+            self.flow_log.end(&*self.dataplane, generation, || regions(&current), rest);
             *place = Some(stopped);
         }
     }

@@ -5,6 +5,7 @@ mod change;
 mod denials;
 mod drain;
 mod dry_run;
+mod flow_log;
 mod fullness;
 mod monitor;
 mod page;
@@ -154,6 +155,8 @@ struct Stage {
     logged: Mutex<Vec<Option<Arc<Records>>>>,
     /// What the workers have forwarded.
     forwarded_bytes: Mutex<u64>,
+    /// Records of flows, as long as somebody wants them.
+    records: Mutex<Option<Arc<Records>>>,
 }
 
 struct FakeDevices(Arc<Stage>);
@@ -203,9 +206,10 @@ impl Dataplane for FakeWorkers {
     }
 
     fn log(&self, wanted: bool) -> Vec<Arc<Records>> {
-        let records = wanted.then(Arc::<Records>::default);
+        let mut records = self.stage.records.lock().unwrap();
+        *records = wanted.then(Default::default);
         self.stage.logged.lock().unwrap().push(records.clone());
-        records.into_iter().collect()
+        records.iter().cloned().collect()
     }
 
     fn milliseconds(&self) -> u64 {

@@ -463,7 +463,7 @@ fn records_are_made_while_somebody_looks_and_no_longer() {
     let wants = || (queue.want(Event::Reply), queue.want(Event::Begin), queue.want(Event::Dropped(DropReason::ALL[0])));
     assert_eq!(wants(), (true, false, false));
 
-    let lines = setup.node.follow_flow_log();
+    let lines = setup.node.follow_flow_log().unwrap();
     assert_eq!(wants(), (true, true, true));
     drop(lines);
     setup.node.look_at_flow_log();

@@ -1,5 +1,4 @@
 use super::*;
-use crate::telemetry::flow_record::Socket;
 
 /// 2026-06-09 07:00 UTC.
 const SEVEN: u64 = 1_780_988_400_000;
@@ -29,8 +28,8 @@ fn record(event: FlowEvent, time: u64) -> FlowRecord {
 }
 
 fn log(folder: &Path, targets: Vec<Target>) -> VnetFlowLog {
-    let mut log = VnetFlowLog::new(folder.to_owned(), targets);
-    log.set_regions(HashMap::from([("spoke".to_owned(), "westeurope".to_owned())]));
+    let mut log = VnetFlowLog::new(folder.to_owned(), targets, None);
+    log.add_regions(HashMap::from([("spoke".to_owned(), "westeurope".to_owned())]));
     log
 }
 
@@ -184,21 +183,180 @@ fn a_file_is_whole_after_every_write_and_mended_after_a_crash() {
     }
 }
 
+/// A file of which only so much more can be written, as on a disk that is full.
+struct Full {
+    file: std::io::Cursor<Vec<u8>>,
+    left: usize,
+}
+
+impl Read for Full {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.file.read(buffer)
+    }
+}
+
+impl Seek for Full {
+    fn seek(&mut self, place: SeekFrom) -> io::Result<u64> {
+        self.file.seek(place)
+    }
+}
+
+impl Write for Full {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // What the file has can be written over.
+        let there = self.file.get_ref().len() - self.file.position() as usize;
+        let end = bytes.len().min(there + self.left);
+        if end == 0 && !bytes.is_empty() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.left -= end.saturating_sub(there);
+        self.file.write(&bytes[..end])
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Place for Full {
+    fn set_length(&mut self, length: u64) -> io::Result<()> {
+        self.left += self.file.get_ref().len().saturating_sub(length as usize);
+        self.file.get_mut().truncate(length as usize);
+        Ok(())
+    }
+}
+
 #[test]
-fn what_cannot_be_written_waits_and_is_bounded() {
+fn a_record_that_finds_no_room_on_the_disk_leaves_nothing_of_itself() {
+    for records in 0..3 {
+        let mut before = Full { file: Default::default(), left: usize::MAX / 2 };
+        for n in 0..records {
+            append_to(&mut before, format!("{{\"n\":{n}}}").as_bytes()).unwrap();
+        }
+        let before = before.file.into_inner();
+        let mut after = Full { file: std::io::Cursor::new(before.clone()), left: usize::MAX / 2 };
+        append_to(&mut after, b"{\"n\":9}").unwrap();
+        let after = after.file.into_inner();
+        for left in 0..after.len() - before.len() {
+            let mut full = Full { file: std::io::Cursor::new(before.clone()), left };
+            append_to(&mut full, b"{\"n\":9}").unwrap_err();
+            assert_eq!(full.file.get_ref(), &before, "{left} bytes of room");
+            full.left = usize::MAX / 2;
+            append_to(&mut full, b"{\"n\":9}").unwrap();
+            assert_eq!(full.file.get_ref(), &after, "{left} bytes of room");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_written_waits_and_is_counted_where_it_is_given_up() {
     let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("insights-logs-flowlogflowevent"), "in the way").unwrap();
+    fs::write(folder.path().join(BELOW), "in the way").unwrap();
     let mut log = log(folder.path(), vec![]);
+    let error = log.check().unwrap_err().to_string();
+    assert!(error.contains(BELOW), "{error}");
     for n in 0..5 {
         log.add(&record(FlowEvent::Begin, SEVEN + n));
     }
     let error = log.flush(SEVEN).unwrap_err();
     assert!(error.path.ends_with("PT1H.json"), "{error}");
-    assert_eq!((log.waiting(), log.forget_beyond(3), log.waiting()), (5, 2, 3));
-    fs::remove_file(folder.path().join("insights-logs-flowlogflowevent")).unwrap();
+    assert_eq!((log.waiting(), log.unwritten()), (5, 0));
+    fs::remove_file(folder.path().join(BELOW)).unwrap();
+    log.check().unwrap();
     log.flush(SEVEN).unwrap();
-    assert_eq!(log.waiting(), 0);
-    assert_eq!(files(folder.path()).len(), 1);
+    assert_eq!((log.waiting(), log.unwritten()), (0, 0));
+    let content = files(folder.path()).into_values().next().unwrap();
+    assert_eq!(
+        content["records"][0]["flowRecords"]["flows"][0]["flowGroups"][0]["flowTuples"].as_array().unwrap().len(),
+        5
+    );
+    log.add(&record(FlowEvent::End, SEVEN));
+    log.give_up();
+    assert_eq!((log.waiting(), log.unwritten()), (0, 1));
+}
+
+#[test]
+fn what_waits_is_bounded_between_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut log = log(folder.path(), vec![]);
+    let denied = record(FlowEvent::Denied, SEVEN);
+    let mut added = 0;
+    while log.unwritten() < 10 {
+        log.add(&denied);
+        added += 1;
+        assert!(log.bytes <= MOST_WAITING + 200);
+        assert_eq!(log.is_large(), log.bytes >= MANY_WAITING);
+    }
+    assert_eq!(log.waiting() + log.unwritten(), added);
+    // One text for all of them, which is no more than twice what it has to be.
+    let text = &log.nics["vm1"][0].hours.values().next().unwrap()[0].text;
+    assert!(text.capacity() <= 2 * MOST_WAITING + 200);
+}
+
+#[test]
+fn tuples_of_a_network_that_is_gone_are_where_they_were() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut log = log(folder.path(), vec![]);
+    log.add(&record(FlowEvent::End, SEVEN));
+    log.add_regions(HashMap::from([("hub".to_owned(), "northeurope".to_owned())]));
+    log.flush(SEVEN).unwrap();
+    let names: Vec<_> = files(folder.path()).into_keys().collect();
+    assert!(names[0].contains("NETWORKWATCHER_WESTEUROPE_SPOKE"), "{names:?}");
+}
+
+#[test]
+fn files_are_deleted_when_they_are_old_and_nothing_else_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let day = 24 * 3_600_000;
+    let mut log = log(folder.path(), vec![]);
+    for days in [0, 1, 2, 40] {
+        log.add(&record(FlowEvent::Begin, SEVEN - days * day));
+    }
+    log.flush(SEVEN).unwrap();
+    let written = files(folder.path()).len();
+    assert_eq!(written, 4);
+    // Others' files, which have the same shape but for something.
+    let mac = format!("macAddress={}", mac_address("vm1"));
+    let base = folder.path().join(BELOW).join(RESOURCE);
+    let hour =
+        |log: &str, hour: &str, mac: &str| base.join(log).join("y=2020/m=01/d=02").join(hour).join("m=00").join(mac);
+    let ours = "NETWORKWATCHER_WESTEUROPE_SPOKE-WORKLOAD-FLOWLOG";
+    let others = [
+        hour("mine", "h=00", &mac).join(FILE),
+        hour(ours, "h=24", &mac).join(FILE),
+        hour(ours, "h=0", &mac).join(FILE),
+        hour(ours, "h=01", "macAddress=vm1").join(FILE),
+        hour(ours, "h=01", &mac).join("notes.txt"),
+        base.join(ours).join("y=2020").join(FILE),
+        folder.path().join(FILE),
+    ];
+    for path in &others {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "{}").unwrap();
+    }
+    let elsewhere = tempfile::tempdir().unwrap();
+    let target = elsewhere.path().join("h=00/m=00").join(&mac);
+    fs::create_dir_all(&target).unwrap();
+    fs::write(target.join(FILE), "{}").unwrap();
+    std::os::unix::fs::symlink(elsewhere.path(), base.join(ours).join("y=2020/m=01/d=03")).unwrap();
+
+    assert_eq!(log.delete_old(SEVEN).unwrap(), 0, "they are kept for ever");
+    log.retention = Some(1);
+    assert_eq!(log.delete_old(SEVEN).unwrap(), 2);
+    let left = files(folder.path());
+    assert_eq!(left.keys().filter(|name| name.contains("y=2026")).count(), 2);
+    assert!(others.iter().all(|path| path.exists()) && target.join(FILE).exists(), "{left:?}");
+    assert!(!base.join(ours).join("y=2026/m=04").exists(), "folders that are empty are gone");
+    log.retention = Some(365 * 3);
+    assert_eq!(log.delete_old(SEVEN).unwrap(), 0);
+}
+
+#[test]
+fn what_is_made_from_names_is_the_same_in_every_release() {
+    assert_eq!(mac_address("vm1"), "02E69DE9B0EB");
+    assert_eq!(mac_address("workload-nsg"), "02434B6C795B");
+    assert_eq!(guid("vm1"), "7b650286-d666-8f9c-9dae-d87b873a62e8");
+    assert_eq!(guid("workload-nsg"), "ca28f901-bea8-8fe9-97e5-5d6089c77eaa");
 }
 
 #[test]
