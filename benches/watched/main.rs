@@ -4,7 +4,8 @@
 //! Each round measures every node once, in another order each time, in turns so short that a busy moment of the machine meets
 //! all alike. What counts are ratios within a round to the node with all of it off: their median over all rounds. That node
 //! is there twice: what the second one differs by says what a difference means. `SIDESTEP_BENCH_BEFORE` names an earlier
-//! `sidestep`, run beside them with all of it off, for what is paid by those who look at nothing.
+//! `sidestep`, run beside them with all of it off, for what is paid by those who look at nothing. `SIDESTEP_BENCH_WATCHED`
+//! says what is on, if not everything (`watchers.rs`).
 //!
 //! Whoever looks (the collector, the page's reader, `sidestep flow-log --follow`) runs on the same machine and has its
 //! processor time from the same processors; it looks only while its node has its turn.

@@ -31,22 +31,28 @@ pub(crate) fn collector() -> UdpSocket {
     UdpSocket::bind("127.0.0.1:0").expect("bind")
 }
 
-/// Arguments of a node that tells everything.
+/// Everything that can be on.
+const ALL: [&str; 8] = ["files", "ipfix", "metrics", "page", "follow", "top", "trace", "capture"];
+
+/// Whether something is on: all, or what `SIDESTEP_BENCH_WATCHED` names of [`ALL`], with commas between.
+fn is_on(what: &str) -> bool {
+    let Ok(chosen) = std::env::var("SIDESTEP_BENCH_WATCHED") else { return true };
+    let unknown = chosen.split(',').find(|word| !ALL.contains(word));
+    assert_eq!(unknown, None, "SIDESTEP_BENCH_WATCHED names some of {ALL:?}");
+    chosen.split(',').any(|word| word == what)
+}
+
+/// Arguments of a node that tells what is on.
 pub(crate) fn arguments(collector: &UdpSocket) -> Vec<String> {
     let collector = collector.local_addr().expect("an address").to_string();
     let all = [
-        "--flow-log",
-        "FOLDER/logs",
-        "--flow-log-interval",
-        "1",
-        "--ipfix",
-        &collector,
-        "--metrics",
-        "127.0.0.1:0",
-        "--page",
-        "127.0.0.1:0",
+        ("files", &["--flow-log", "FOLDER/logs", "--flow-log-interval", "1"][..]),
+        ("ipfix", &["--ipfix", &collector]),
+        ("metrics", &["--metrics", "127.0.0.1:0"]),
+        ("page", &["--page", "127.0.0.1:0"]),
     ];
-    all.map(str::to_owned).into()
+    let on = all.iter().filter(|(what, _)| is_on(what)).flat_map(|(_, arguments)| *arguments);
+    on.map(|argument| (*argument).to_owned()).collect()
 }
 
 /// What those who look share.
@@ -73,28 +79,32 @@ impl Watchers {
     pub(crate) fn of(site: &Site, collector: UdpSocket) -> Self {
         let shared = Arc::new(Shared::default());
         let client = site.client();
-        let (page, metrics) = (site.said("page").to_owned(), site.said("metrics").to_owned());
-        let (page, token) = page.split_once("/#").expect("a token");
-        let page = page.strip_prefix("http://").expect("a URL").to_owned();
-        let live = format!("GET /api/live HTTP/1.1\r\nHost: {page}\r\nAuthorization: Bearer {token}\r\n\r\n");
-        let metrics = metrics.strip_prefix("http://").and_then(|url| url.strip_suffix("/metrics")).expect("a URL");
-        let metrics = metrics.to_owned();
-        let read = format!("GET /metrics HTTP/1.1\r\nHost: {metrics}\r\nConnection: close\r\n\r\n");
-        let threads = vec![
-            every(&shared, PAGE, move |shared| {
+        let mut threads = vec![collect(&shared, collector)];
+        if is_on("page") {
+            let (page, token) = site.said("page").split_once("/#").expect("a token");
+            let page = page.strip_prefix("http://").expect("a URL").to_owned();
+            let live = format!("GET /api/live HTTP/1.1\r\nHost: {page}\r\nAuthorization: Bearer {token}\r\n\r\n");
+            threads.push(every(&shared, PAGE, move |shared| {
                 ask(&page, &live);
                 shared.pages.fetch_add(1, Ordering::Relaxed);
-            }),
-            every(&shared, METRICS, move |shared| {
+            }));
+        }
+        if is_on("metrics") {
+            let url = site.said("metrics");
+            let metrics = url.strip_prefix("http://").and_then(|url| url.strip_suffix("/metrics")).expect("a URL");
+            let metrics = metrics.to_owned();
+            let read = format!("GET /metrics HTTP/1.1\r\nHost: {metrics}\r\nConnection: close\r\n\r\n");
+            threads.push(every(&shared, METRICS, move |shared| {
                 ask(&metrics, &read);
                 shared.metrics.fetch_add(1, Ordering::Relaxed);
-            }),
-            every(&shared, TOP, move |shared| {
+            }));
+        }
+        if is_on("top") {
+            threads.push(every(&shared, TOP, move |shared| {
                 let _answer: Value = client.get("/v1/top?watcher=bench&limit=1000").expect("an answer");
                 shared.tops.fetch_add(1, Ordering::Relaxed);
-            }),
-            collect(&shared, collector),
-        ];
+            }));
+        }
         let socket = site.file("node.sock").display().to_string();
         let file = site.file("none.pcapng").display().to_string();
         let commands = [
@@ -102,14 +112,19 @@ impl Watchers {
             &["trace", "--from", NOBODY, "--timeout", "86400"],
             &["capture", "--from", NOBODY, "--timeout", "86400", "-w", &file],
         ];
+        let commands = commands.into_iter().filter(|arguments| {
+            let what = if arguments[0] == "flow-log" { "follow" } else { arguments[0] };
+            is_on(what)
+        });
         let commands = commands.map(|arguments| {
             let mut command = Command::new(env!("CARGO_BIN_EXE_sidestep"));
             command.args(arguments).args(["--control", &socket]).stdout(Stdio::null()).stderr(Stdio::null());
             Process(command.spawn().expect("start sidestep"))
         });
+        let commands = commands.collect();
         // Until they have begun.
         thread::sleep(Duration::from_millis(500));
-        Self { shared, threads, _commands: commands.into() }
+        Self { shared, threads, _commands: commands }
     }
 
     /// Their node has its turn as long as what is given lives.
@@ -124,7 +139,7 @@ impl Watchers {
         let status: Value = site.client().get("/v1/status").expect("a status");
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let shared = &self.shared;
-        assert!(count(&shared.messages) > 0, "the collector heard nothing");
+        assert_eq!(count(&shared.messages) > 0, is_on("ipfix"), "what the collector heard");
         format!(
             "{} IPFIX messages, {} answers of the page, {} of metrics, {} of top; flow logs: {}",
             count(&shared.messages),

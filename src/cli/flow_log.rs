@@ -4,13 +4,15 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Args;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use time::OffsetDateTime;
 
 use super::node::NodeArgs;
 use super::top::parse_path;
 use crate::control::client::{ClientError, target};
 use crate::control::difference::socket_text;
-use crate::control::flow_log::{FlowLogAnswer, FlowLogLine};
+use crate::control::flow_log::FlowLogAnswer;
 use crate::path::kind::PathKind;
 use crate::telemetry::flow_record::{FlowEvent, FlowRecord, Socket};
 
@@ -56,6 +58,10 @@ impl FlowLogArgs {
             && (!self.denied || record.event == FlowEvent::Denied)
     }
 
+    fn wants_all(&self) -> bool {
+        self.path.is_none() && self.resource.is_none() && !self.denied
+    }
+
     fn show(&self, record: &FlowRecord, out: &mut dyn Write) -> anyhow::Result<()> {
         if self.json {
             serde_json::to_writer(&mut *out, record)?;
@@ -63,9 +69,40 @@ impl FlowLogArgs {
         } else {
             writeln!(out, "{}", text(record))?;
         }
-        out.flush()?;
         Ok(())
     }
+
+    /// Adds what a line of the node tells, if it is wanted; whether it was.
+    fn add(&self, line: &[u8], shown: &mut Vec<u8>) -> anyhow::Result<bool> {
+        let record = match serde_json::from_slice(line)? {
+            Line::Record(record) => record,
+            Line::Lost(lost) => {
+                eprintln!("{lost} records were lost: more came than could be told");
+                return Ok(false);
+            }
+        };
+        if self.json && self.wants_all() {
+            shown.extend_from_slice(record.get().as_bytes());
+            shown.push(b'\n');
+            return Ok(true);
+        }
+        let record: FlowRecord = serde_json::from_str(record.get())?;
+        let is_wanted = self.wants(&record);
+        if is_wanted {
+            self.show(&record, shown)?;
+        }
+        Ok(is_wanted)
+    }
+}
+
+/// A [`FlowLogLine`](crate::control::flow_log::FlowLogLine) whose record is as it came: who wants all of them as JSON needs to
+/// know nothing of them.
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Line<'a> {
+    #[serde(borrow)]
+    Record(&'a RawValue),
+    Lost(u64),
 }
 
 /// Asks the node.
@@ -99,22 +136,24 @@ fn follow(args: &FlowLogArgs, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let mut failed = None;
-    let result = args.node.client().follow(&target(&["v1", "flow-log"], &[("follow", "true")]), |line| {
-        let shown = (|| -> anyhow::Result<bool> {
-            match serde_json::from_slice(line)? {
-                FlowLogLine::Record(record) if args.wants(&record) => {
-                    args.show(&record, out)?;
+    let mut shown = Vec::new();
+    let result = args.node.client().follow(&target(&["v1", "flow-log"], &[("follow", "true")]), |lines| {
+        let told = (|| -> anyhow::Result<()> {
+            shown.clear();
+            for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+                if left == Some(0) {
+                    break;
+                }
+                if args.add(line, &mut shown)? {
                     left = left.map(|left| left - 1);
                 }
-                FlowLogLine::Record(_) => {}
-                FlowLogLine::Lost(lost) => eprintln!("{lost} records were lost: more came than could be told"),
             }
-            Ok(left != Some(0))
+            // All that came together at once: a thousand connections a second are not a thousand writes.
+            out.write_all(&shown)?;
+            Ok(out.flush()?)
         })();
-        shown.unwrap_or_else(|error| {
-            failed = Some(error);
-            false
-        })
+        failed = told.err();
+        failed.is_none() && left != Some(0)
     });
     match failed {
         // Whoever reads has had enough.

@@ -96,8 +96,8 @@ impl Client {
         self.ask(Method::PUT, target, Bytes::from(document))
     }
 
-    /// Asks with `GET` for lines that come as long as there are any, and gives each to `take`, which says whether it wants
-    /// more.
+    /// Asks with `GET` for lines that come as long as there are any, and gives them to `take` as they come, whole ones and
+    /// mostly several; it says whether it wants more.
     ///
     /// # Errors
     /// [`ClientError`], also where the node ends meanwhile in the middle of a line.
@@ -120,10 +120,8 @@ impl Client {
                 waiting.extend_from_slice(&data);
                 let Some(end) = waiting.iter().rposition(|byte| *byte == b'\n') else { continue };
                 let more = waiting.split_off(end + 1);
-                for line in waiting.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-                    if !take(line) {
-                        return Ok(());
-                    }
+                if !take(&waiting) {
+                    return Ok(());
                 }
                 waiting = more;
             }
