@@ -25,12 +25,14 @@
 //! that wait are bounded; what finds no room counts as lost. Whether the collector has read what its host took in before it
 //! ended is what nobody can know.
 
+mod message;
+mod tcp;
+
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{self, Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream, UdpSocket};
-use std::os::fd::AsFd;
+use std::io::{self, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr, UdpSocket};
 use std::str::FromStr;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use super::flow_record::{FlowEvent, FlowRecord, Socket};
 use crate::path::observer::Silent;
@@ -40,8 +42,12 @@ use crate::path::route;
 use crate::path::source::{self, Presented};
 use crate::path::subject::Subject;
 use crate::path::verdict::DropReason;
-use crate::port::sys;
 use crate::snapshot::{PoolId, Snapshot};
+use message::{
+    DROPPED, FLOWS, FLOWS_EXHAUSTED, INTERFACES, NAT_SESSIONS, NIC_EXHAUSTED, POOL_EXHAUSTED, families, message,
+    put_address, put_addresses, put_set, put_text, status, templates,
+};
+use tcp::{Message, Tcp};
 
 /// The port of collectors (IANA: ipfix).
 const PORT: u16 = 4739;
@@ -63,24 +69,6 @@ const WAITING: usize = 1 << 20;
 
 /// How often it is told at most that something is used up.
 const EXHAUSTED_AGAIN: Duration = Duration::from_secs(1);
-
-/// The enterprise number of elements that count the other direction (RFC 5103 section 6.1).
-const REVERSE: u32 = 29_305;
-
-/// Length of what is as long as it says (RFC 7011 section 7).
-const VARIABLE: u16 = 65_535;
-
-/// Set ids of templates and options templates (RFC 7011 section 3.3.2).
-const TEMPLATE_SET: u16 = 2;
-const OPTIONS_SET: u16 = 3;
-
-const FLOWS: u16 = 256;
-const NAT_SESSIONS: u16 = 260;
-const POOL_EXHAUSTED: u16 = 264;
-const FLOWS_EXHAUSTED: u16 = 265;
-const DROPPED: u16 = 266;
-const NIC_EXHAUSTED: u16 = 267;
-const INTERFACES: u16 = 512;
 
 /// Where a collector is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,87 +96,6 @@ impl FromStr for Address {
             })?;
         Ok(if tcp { Self::Tcp(socket) } else { Self::Udp(socket) })
     }
-}
-
-/// An element of a template: number, length, whether it counts the other direction.
-type Element = (u16, u16, bool);
-
-/// What every flow record begins with, before the addresses.
-const FLOW_HEAD: &[Element] = &[
-    (152, 8, false), // flowStartMilliseconds
-    (153, 8, false), // flowEndMilliseconds
-    (4, 1, false),   // protocolIdentifier
-    (10, 4, false),  // ingressInterface
-    (14, 4, false),  // egressInterface
-    (7, 2, false),   // sourceTransportPort
-    (11, 2, false),  // destinationTransportPort
-    (227, 2, false), // postNAPTSourceTransportPort
-    (228, 2, false), // postNAPTDestinationTransportPort
-    (2, 8, false),   // packetDeltaCount
-    (1, 8, false),   // octetDeltaCount
-    (2, 8, true),    // reverse packetDeltaCount
-    (1, 8, true),    // reverse octetDeltaCount
-    (136, 1, false), // flowEndReason
-    (233, 1, false), // firewallEvent
-    (89, 1, false),  // forwardingStatus
-];
-
-/// What it ends with: the path.
-const FLOW_TAIL: &[Element] = &[(96, VARIABLE, false)]; // applicationName
-
-const NAT_HEAD: &[Element] = &[
-    (323, 8, false), // observationTimeMilliseconds
-    (230, 1, false), // natEvent
-    (297, 1, false), // natType
-    (4, 1, false),   // protocolIdentifier
-    (7, 2, false),   // sourceTransportPort
-    (11, 2, false),  // destinationTransportPort
-    (227, 2, false), // postNAPTSourceTransportPort
-    (228, 2, false), // postNAPTDestinationTransportPort
-];
-
-const POOL_EXHAUSTED_ELEMENTS: &[Element] = &[
-    (323, 8, false),        // observationTimeMilliseconds
-    (230, 1, false),        // natEvent
-    (4, 1, false),          // protocolIdentifier
-    (283, 4, false),        // natPoolId
-    (284, VARIABLE, false), // natPoolName
-];
-
-const FLOWS_EXHAUSTED_ELEMENTS: &[Element] = &[
-    (323, 8, false), // observationTimeMilliseconds
-    (230, 1, false), // natEvent
-    (466, 4, false), // natQuotaExceededEvent
-    (471, 4, false), // maxSessionEntries
-];
-
-const NIC_EXHAUSTED_HEAD: &[Element] = &[
-    (323, 8, false), // observationTimeMilliseconds
-    (230, 1, false), // natEvent
-    (466, 4, false), // natQuotaExceededEvent
-    (473, 4, false), // maxEntriesPerUser
-    (10, 4, false),  // ingressInterface
-];
-
-const DROPPED_ELEMENTS: &[Element] = &[
-    (323, 8, false), // observationTimeMilliseconds
-    (10, 4, false),  // ingressInterface
-    (133, 8, false), // droppedPacketDeltaCount
-    (132, 8, false), // droppedOctetDeltaCount
-    (89, 1, false),  // forwardingStatus
-];
-
-/// Source and destination addresses, as they enter and as they leave, by family.
-fn addresses(v6: bool, post_v6: bool) -> [Element; 4] {
-    let (source, destination) = if v6 { ((27, 16, false), (28, 16, false)) } else { ((8, 4, false), (12, 4, false)) };
-    let (post_source, post_destination) =
-        if post_v6 { ((281, 16, false), (282, 16, false)) } else { ((225, 4, false), (226, 4, false)) };
-    [source, destination, post_source, post_destination]
-}
-
-/// The number of a template among four by the families.
-fn family(v6: bool, post_v6: bool) -> u16 {
-    u16::from(v6) << 1 | u16::from(post_v6)
 }
 
 /// An exporter to one collector.
@@ -230,34 +137,6 @@ enum Way {
         unconfirmed: u32,
     },
     Tcp(Tcp),
-}
-
-/// A collector over TCP.
-#[derive(Debug)]
-struct Tcp {
-    to: SocketAddr,
-    connection: Option<Connection>,
-    /// When it failed last.
-    pause: Option<Instant>,
-    /// Messages that are not acknowledged, the oldest first: those that were written come before those that were not.
-    waiting: VecDeque<Message>,
-    /// Bytes of them.
-    bytes: usize,
-}
-
-#[derive(Debug)]
-struct Connection {
-    stream: TcpStream,
-    /// Bytes written so far.
-    written: u64,
-}
-
-#[derive(Debug)]
-struct Message {
-    sets: Vec<u8>,
-    records: u32,
-    /// How many bytes the connection had behind it, once it was written.
-    end: Option<u64>,
 }
 
 /// What is used up.
@@ -725,71 +604,6 @@ impl Exporter {
     }
 }
 
-impl Tcp {
-    fn connect(&mut self) -> io::Result<()> {
-        let stream = TcpStream::connect_timeout(&self.to, PATIENCE)?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        stream.set_nodelay(true)?;
-        self.connection = Some(Connection { stream, written: 0 });
-        self.pause = None;
-        Ok(())
-    }
-
-    /// Ends the connection, for a while.
-    fn fail(&mut self) {
-        self.pause = Some(Instant::now());
-        self.disconnect();
-    }
-
-    /// Everything that was not acknowledged is to be written again.
-    fn disconnect(&mut self) {
-        self.connection = None;
-        self.waiting.iter_mut().for_each(|message| message.end = None);
-    }
-
-    /// Lets go what the collector's host has acknowledged, and tells how many data records that is. A connection that the
-    /// collector has closed ends here.
-    fn look(&mut self) -> u64 {
-        let Some(connection) = &mut self.connection else { return 0 };
-        let is_open = connection.is_open();
-        let arrived = connection.written.saturating_sub(connection.unacknowledged());
-        let mut records = 0;
-        while let Some(message) = self.waiting.front().filter(|message| message.end.is_some_and(|end| end <= arrived)) {
-            records += u64::from(message.records);
-            self.bytes -= message.sets.len();
-            self.waiting.pop_front();
-        }
-        if !is_open {
-            self.disconnect();
-        }
-        records
-    }
-}
-
-impl Connection {
-    /// Whether the collector has neither closed it nor ended.
-    fn is_open(&mut self) -> bool {
-        if self.stream.set_nonblocking(true).is_err() {
-            return false;
-        }
-        // Collectors say nothing; what one says nevertheless is let go.
-        let open = loop {
-            match self.stream.read(&mut [0; 512]) {
-                Ok(0) => break false,
-                Ok(_) => {}
-                Err(error) => break error.kind() == io::ErrorKind::WouldBlock,
-            }
-        };
-        open && self.stream.set_nonblocking(false).is_ok()
-    }
-
-    /// Bytes that the collector's host has not acknowledged.
-    fn unacknowledged(&self) -> u64 {
-        // Where the kernel does not say, all of them.
-        sys::unacknowledged(self.stream.as_fd()).map_or(self.written, u64::from)
-    }
-}
-
 /// How many data records a record becomes.
 pub fn data_records(record: &Record) -> u64 {
     let is_session = |sides: &Sides| {
@@ -815,105 +629,6 @@ fn pool_of(snapshot: &Snapshot, subject: &Subject) -> Option<PoolId> {
     match source::choose(snapshot, port, subject, chosen.source, chosen.egress, &mut Silent).ok()? {
         Presented::Pool(pool) => Some(pool),
         _ => None,
-    }
-}
-
-/// A message of sets.
-fn message(sets: &[u8], sequence: u32) -> Vec<u8> {
-    let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as u32;
-    let mut message = Vec::with_capacity(sets.len() + 16);
-    message.extend(10_u16.to_be_bytes());
-    message.extend((sets.len() as u16 + 16).to_be_bytes());
-    message.extend(time.to_be_bytes());
-    message.extend(sequence.to_be_bytes());
-    message.extend(0_u32.to_be_bytes());
-    message.extend_from_slice(sets);
-    message
-}
-
-/// A text of at most 254 bytes behind its length (RFC 7011 section 7), cut between letters.
-fn put_text(body: &mut Vec<u8>, text: &str) {
-    let end = (0..=text.len().min(254)).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
-    body.push(end as u8);
-    body.extend_from_slice(&text.as_bytes()[..end]);
-}
-
-fn families(sides: &[Socket; 4]) -> u16 {
-    family(sides[0].address.is_ipv6(), sides[2].address.is_ipv6())
-}
-
-fn put_addresses(body: &mut Vec<u8>, sides: &[Socket; 4]) {
-    for side in sides {
-        put_address(body, side.address);
-    }
-}
-
-fn put_address(body: &mut Vec<u8>, address: IpAddr) {
-    match address {
-        IpAddr::V4(v4) => body.extend(v4.octets()),
-        IpAddr::V6(v6) => body.extend(v6.octets()),
-    }
-}
-
-fn put_set(message: &mut Vec<u8>, id: u16, body: &[u8]) {
-    message.extend(id.to_be_bytes());
-    message.extend((body.len() as u16 + 4).to_be_bytes());
-    message.extend(body);
-}
-
-/// Every template, and the options template, as sets.
-fn templates(message: &mut Vec<u8>) {
-    let mut body = Vec::new();
-    let mut template = |id: u16, parts: &[&[Element]]| {
-        let count: usize = parts.iter().map(|part| part.len()).sum();
-        body.extend(id.to_be_bytes());
-        body.extend((count as u16).to_be_bytes());
-        for (number, length, reverse) in parts.iter().copied().flatten().copied() {
-            body.extend((if reverse { number | 0x8000 } else { number }).to_be_bytes());
-            body.extend(length.to_be_bytes());
-            if reverse {
-                body.extend(REVERSE.to_be_bytes());
-            }
-        }
-    };
-    for (v6, post_v6) in [(false, false), (false, true), (true, false), (true, true)] {
-        let addresses = addresses(v6, post_v6);
-        template(FLOWS + family(v6, post_v6), &[FLOW_HEAD, &addresses, FLOW_TAIL]);
-        template(NAT_SESSIONS + family(v6, post_v6), &[NAT_HEAD, &addresses]);
-    }
-    template(POOL_EXHAUSTED, &[POOL_EXHAUSTED_ELEMENTS]);
-    template(FLOWS_EXHAUSTED, &[FLOWS_EXHAUSTED_ELEMENTS]);
-    template(DROPPED, &[DROPPED_ELEMENTS]);
-    template(NIC_EXHAUSTED, &[NIC_EXHAUSTED_HEAD, &[(8, 4, false)]]);
-    template(NIC_EXHAUSTED + 1, &[NIC_EXHAUSTED_HEAD, &[(27, 16, false)]]);
-    put_set(message, TEMPLATE_SET, &body);
-    let mut options = Vec::new();
-    // ingressInterface as scope, interfaceName.
-    for number in [INTERFACES, 2, 1, 10, 4, 82, VARIABLE] {
-        options.extend(number.to_be_bytes());
-    }
-    put_set(message, OPTIONS_SET, &options);
-}
-
-/// `forwardingStatus` of a packet that did not leave (RFC 7270 section 4.12): dropped, and why as far as it has a number.
-fn status(reason: Option<&str>) -> u8 {
-    let is = |list: &[DropReason]| list.iter().any(|known| reason == Some(known.name()));
-    if is(&[DropReason::NsgOutboundDenied, DropReason::NsgInboundDenied]) {
-        129
-    } else if is(&[DropReason::PolicyDenied, DropReason::PolicyUnidentified, DropReason::FirewallDenied]) {
-        130
-    } else if is(&[DropReason::SpoofedSource, DropReason::ForgedIdentity, DropReason::EndpointBypassed]) {
-        140
-    } else if is(&[DropReason::NoRoute, DropReason::NextHopNone, DropReason::NoGateway, DropReason::NoInternetEdge]) {
-        131
-    } else if is(&[DropReason::AddressUnassigned, DropReason::NoSuchResource, DropReason::NoDevice]) {
-        132
-    } else if is(&[DropReason::HopLimitExceeded]) || reason == Some("time_exceeded") {
-        137
-    } else if is(&[DropReason::PacketTooBig]) {
-        133
-    } else {
-        128
     }
 }
 

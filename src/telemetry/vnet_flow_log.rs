@@ -15,9 +15,12 @@
 //!
 //! Between two writes tuples are kept as the text that they will be, and so are bounded by its bytes.
 
+mod file;
+mod folders;
+
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use ring::digest;
@@ -29,6 +32,8 @@ use super::flow_record::{FlowEvent, FlowRecord, RuleSeen, Socket, SubnetSeen};
 use crate::path::record::{About, Event, Record};
 use crate::path::verdict::DropReason;
 use crate::snapshot::{PortId, PortKind};
+use file::append;
+use folders::{BELOW, Deleting, RESOURCE, path_of};
 
 /// What a record says where no group or rule decided.
 const UNSPECIFIED: &str = "unspecified";
@@ -38,18 +43,6 @@ const SUBSCRIPTION: &str = "00000000-0000-0000-0000-000000000000";
 
 /// The resource group of the networks.
 const RESOURCE_GROUP: &str = "sidestep";
-
-/// What stands before the first record of a file, between two, and behind the last.
-const BEGIN: &[u8] = b"{\"records\":[\n";
-const BETWEEN: &[u8] = b",\n";
-const END: &[u8] = b"\n]}\n";
-
-/// Folders that all files are below.
-const BELOW: &str = "insights-logs-flowlogflowevent";
-const RESOURCE: &str = "flowLogResourceID=/00000000-0000-0000-0000-000000000000_NETWORKWATCHERRG";
-
-/// What every file is called.
-const FILE: &str = "PT1H.json";
 
 /// Bytes of tuples that should be written before they are due, and that there may be where they cannot be: a tuple has about
 /// eighty.
@@ -418,88 +411,6 @@ pub fn tuples_of(record: &Record) -> u64 {
     }
 }
 
-/// Files that are deleted.
-struct Deleting {
-    /// The hour that the oldest file that is kept is of, since 1970.
-    oldest: i64,
-    deleted: u64,
-    result: Result<(), FlowLogError>,
-}
-
-impl Deleting {
-    /// Looks at a folder; `names` are those of the folders from the log's on.
-    fn folder(&mut self, path: &Path, names: &mut Vec<String>) {
-        let entries = match fs::read_dir(path) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
-            Err(error) => return self.failed(path, error),
-        };
-        for entry in entries.flatten() {
-            let Ok(name) = entry.file_name().into_string() else { continue };
-            // A link is neither.
-            let Ok(kind) = entry.file_type() else { continue };
-            let path = entry.path();
-            names.push(name);
-            if kind.is_dir() && is_level(names) {
-                self.folder(&path, names);
-                if names.len() > 1 {
-                    // Where something is in it, it stays.
-                    let _ = fs::remove_dir(&path);
-                }
-            } else if kind.is_file() && hour_of(names).is_some_and(|hour| hour < self.oldest) {
-                match fs::remove_file(&path) {
-                    Ok(()) => self.deleted += 1,
-                    Err(error) => self.failed(&path, error),
-                }
-            }
-            names.pop();
-        }
-    }
-
-    fn failed(&mut self, path: &Path, source: io::Error) {
-        if self.result.is_ok() {
-            self.result = Err(FlowLogError { path: path.to_owned(), source });
-        }
-    }
-}
-
-/// What the folders below a log are called, and how many digits they have.
-const LEVELS: [(&str, usize); 5] = [("y=", 4), ("m=", 2), ("d=", 2), ("h=", 2), ("m=", 2)];
-
-/// Whether the last of these folders, of which the first is a log's, is one of those that are made here.
-fn is_level(names: &[String]) -> bool {
-    let Some((last, before)) = names.split_last() else { return false };
-    match before.len() {
-        0 => last.starts_with("NETWORKWATCHER_") && last.ends_with("-FLOWLOG"),
-        6 => last.strip_prefix("macAddress=").is_some_and(|mac| {
-            mac.len() == 12 && mac.bytes().all(|byte| byte.is_ascii_digit() || (b'A'..=b'F').contains(&byte))
-        }),
-        depth => LEVELS.get(depth - 1).is_some_and(|(prefix, digits)| digits_of(last, prefix, *digits).is_some()),
-    }
-}
-
-fn digits_of(name: &str, prefix: &str, digits: usize) -> Option<u16> {
-    let number = name.strip_prefix(prefix).filter(|number| number.len() == digits)?;
-    if number.bytes().all(|byte| byte.is_ascii_digit()) { number.parse().ok() } else { None }
-}
-
-/// The hour since 1970 that a file is of, whose folders and name these are; none where it is none of ours.
-fn hour_of(names: &[String]) -> Option<i64> {
-    let [_, dates @ .., _, file] = names else { return None };
-    if file != FILE || dates.len() != LEVELS.len() {
-        return None;
-    }
-    let mut numbers = [0; LEVELS.len()];
-    for ((number, name), (prefix, digits)) in numbers.iter_mut().zip(dates).zip(LEVELS) {
-        *number = digits_of(name, prefix, digits)?;
-    }
-    let [year, month, day, hour, _] = numbers;
-    let month = u8::try_from(month).ok().and_then(|month| time::Month::try_from(month).ok())?;
-    let date = time::Date::from_calendar_date(i32::from(year), month, u8::try_from(day).ok()?).ok()?;
-    let time = date.with_hms(u8::try_from(hour).ok()?, 0, 0).ok()?;
-    Some(time.assume_utc().unix_timestamp() / 3_600)
-}
-
 /// The log that a NIC is in: its own, else its subnet's, else its network's, as in Azure.
 fn target(targets: &[Target], nic: &str, subnet: &SubnetSeen) -> Option<Target> {
     let of_subnet = Target::Subnet(subnet.network.clone(), subnet.subnet.clone());
@@ -571,94 +482,6 @@ pub struct FlowLogError {
     pub path: PathBuf,
     /// Why.
     source: io::Error,
-}
-
-/// Appends a record to a file, which is made where it is missing and is whole JSON before and after.
-fn append(path: &Path, record: &[u8]) -> io::Result<()> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-    append_to(&mut file, record)
-}
-
-/// What a record is appended to.
-trait Place: Read + Write + Seek {
-    fn set_length(&mut self, length: u64) -> io::Result<()>;
-}
-
-impl Place for File {
-    fn set_length(&mut self, length: u64) -> io::Result<()> {
-        self.set_len(length)
-    }
-}
-
-fn append_to(file: &mut impl Place, record: &[u8]) -> io::Result<()> {
-    let length = file.seek(SeekFrom::End(0))?;
-    let whole = if length == 0 { 0 } else { whole_records(file, length)? };
-    let mut bytes = Vec::with_capacity(record.len() + BEGIN.len() + END.len());
-    bytes.extend_from_slice(if whole == 0 { BEGIN } else { BETWEEN });
-    bytes.extend_from_slice(record);
-    bytes.extend_from_slice(END);
-    let written = file
-        .seek(SeekFrom::Start(whole))
-        .and_then(|_| file.write_all(&bytes))
-        .and_then(|()| file.set_length(whole + bytes.len() as u64));
-    if written.is_err() {
-        // Nothing of the record may stay: it comes again. What ended the file is there again; where even that fails, a file
-        // that was cut is mended the next time.
-        let _ = file.set_length(whole);
-        if whole > 0 {
-            let _ = file.seek(SeekFrom::Start(whole)).and_then(|_| file.write_all(END));
-        }
-    }
-    written
-}
-
-/// Where the last whole record of a file ends; 0 where there is none.
-fn whole_records(file: &mut impl Place, length: u64) -> io::Result<u64> {
-    let end = END.len() as u64;
-    if length >= end {
-        let mut tail = [0; END.len()];
-        file.seek(SeekFrom::Start(length - end))?;
-        file.read_exact(&mut tail)?;
-        if tail == END {
-            return Ok(length - end);
-        }
-    }
-    // It was cut: what is whole are lines that are records.
-    let mut bytes = Vec::new();
-    file.seek(SeekFrom::Start(0))?;
-    file.read_to_end(&mut bytes)?;
-    let mut whole = 0;
-    let mut place = BEGIN.len();
-    while let Some(line) = bytes.get(place..) {
-        let length = line.iter().position(|byte| *byte == b'\n').unwrap_or(line.len());
-        let Some(line) = line.get(..length) else { break };
-        let record = line.strip_suffix(b",").unwrap_or(line);
-        if record.is_empty() || serde_json::from_slice::<serde::de::IgnoredAny>(record).is_err() {
-            break;
-        }
-        whole = place + record.len();
-        place += length + 1;
-    }
-    Ok(whole as u64)
-}
-
-/// The path of a file below the folder.
-fn path_of(region: &str, log: &str, hour: i64, mac: &str) -> PathBuf {
-    let time = OffsetDateTime::from_unix_timestamp(hour.saturating_mul(3_600)).unwrap_or(OffsetDateTime::UNIX_EPOCH);
-    let (year, month, day, hour) = (time.year(), u8::from(time.month()), time.day(), time.hour());
-    PathBuf::from(BELOW)
-        .join(RESOURCE)
-        .join(format!("NETWORKWATCHER_{region}_{log}"))
-        .join(format!("y={year:04}"))
-        .join(format!("m={month:02}"))
-        .join(format!("d={day:02}"))
-        .join(format!("h={hour:02}"))
-        .join("m=00")
-        .join(format!("macAddress={mac}"))
-        .join(FILE)
 }
 
 /// `2026-06-09T07:01:00.1230000Z`, as Azure writes times.

@@ -1,3 +1,7 @@
+use std::io::{Read, Seek, SeekFrom, Write};
+
+use super::file::{BEGIN, BETWEEN, Place, append_to};
+use super::folders::FILE;
 use super::*;
 
 /// 2026-06-09 07:00 UTC.
