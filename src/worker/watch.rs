@@ -72,7 +72,37 @@ struct Possible {
     reverse: bool,
 }
 
+/// Addresses and protocol of a packet as they stand in its header; none where more has to be looked at: ICMP, which may be
+/// about another packet, IPv6 with extension headers, and what is no packet.
+fn glance(bytes: &[u8]) -> Option<(IpAddr, IpAddr, u8)> {
+    let address = |from: usize, length: usize| bytes.get(from..from + length);
+    let (source, destination, number) = match bytes.first()? >> 4 {
+        4 => {
+            let v4 = |from| Some(IpAddr::from(<[u8; 4]>::try_from(address(from, 4)?).ok()?));
+            (v4(12)?, v4(16)?, *bytes.get(9)?)
+        }
+        6 => {
+            let v6 = |from| Some(IpAddr::from(<[u8; 16]>::try_from(address(from, 16)?).ok()?));
+            (v6(8)?, v6(24)?, *bytes.get(6)?)
+        }
+        _ => return None,
+    };
+    matches!(number, protocol::TCP | protocol::UDP).then_some((source, destination, number))
+}
+
 impl Filter {
+    /// Whether a packet certainly is not meant, found out in no time: most packets are not, where few are watched.
+    fn is_out_of_question(&self, ingress: PortId, frame: &Frame) -> bool {
+        if self.both {
+            return false;
+        }
+        let Some((source, destination, number)) = glance(frame.bytes()) else { return false };
+        let is_from = |from: &End| from.port.map_or_else(|| from.has(source), |port| port == ingress);
+        !self.protocol.is_none_or(|wanted| is_protocol(wanted, number))
+            || self.from.as_ref().is_some_and(|from| !is_from(from))
+            || self.to.as_ref().is_some_and(|to| to.port.is_none() && !to.has(destination))
+    }
+
     /// Everything that can be said as a packet enters.
     fn at_entry(&self, ingress: PortId, frame: &Frame, parsed: Option<&Parsed>) -> Possible {
         let Some(parsed) = parsed else {
@@ -490,6 +520,9 @@ impl Worker {
     /// [`Forwarder::resume`] do.
     #[cold]
     pub(super) fn watched(&mut self, how: How, now: u64, ingress: PortId, frame: &mut Frame) -> Verdict {
+        if self.watching.0.iter().all(|watch| watch.wanted.filter.is_out_of_question(ingress, frame)) {
+            return forward(&mut self.forwarder, how, now, ingress, frame, &mut self.ports);
+        }
         let parsed = parse::parse(frame.bytes()).ok();
         let meant = |watch: &Arc<Watch>| {
             let possible = watch.wanted.filter.at_entry(ingress, frame, parsed.as_ref());
@@ -592,5 +625,64 @@ pub(super) fn forward(
         How::Received => forwarder.receive(now, ingress, frame, egress),
         How::TakenOver => forwarder.take_over(now, ingress, frame, egress),
         How::Released => forwarder.resume(now, ingress, frame, egress),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use etherparse::PacketBuilder;
+
+    use super::*;
+
+    fn end(port: Option<u16>, prefix: &str) -> Option<End> {
+        Some(End { port: port.map(PortId), prefixes: vec![prefix.parse().unwrap()] })
+    }
+
+    fn packets() -> Vec<Vec<u8>> {
+        let bytes = |write: &dyn Fn(&mut Vec<u8>)| {
+            let mut bytes = Vec::new();
+            write(&mut bytes);
+            bytes
+        };
+        let mut packets = Vec::new();
+        for (from, to) in [([10, 1, 1, 4], [20, 60, 1, 10]), ([20, 60, 1, 10], [10, 1, 1, 4])] {
+            let v4 = || PacketBuilder::ipv4(from, to, 64);
+            packets.push(bytes(&|out| v4().udp(5, 53).write(out, b"x").unwrap()));
+            packets.push(bytes(&|out| v4().tcp(5, 443, 1, 1).write(out, b"").unwrap()));
+            packets.push(bytes(&|out| v4().icmpv4_echo_request(7, 1).write(out, b"").unwrap()));
+            let v6 = || PacketBuilder::ipv6(from.map(|byte| [byte; 4]).concat().try_into().unwrap(), [9; 16], 64);
+            packets.push(bytes(&|out| v6().udp(5, 53).write(out, b"x").unwrap()));
+        }
+        // No packets at all.
+        packets.extend([vec![], vec![0x45], vec![0x60; 12], vec![0xff; 60]]);
+        packets
+    }
+
+    /// A packet is only left out of what could never have been meant; most are.
+    #[test]
+    fn what_is_out_of_question_could_not_have_been_meant() {
+        let ends = [None, end(None, "10.1.1.0/24"), end(None, "198.51.100.1/32"), end(Some(1), "10.1.1.4/32")];
+        let (mut out, mut all) = (0, 0);
+        for (from, to) in ends.iter().flat_map(|from| ends.iter().map(move |to| (from, to))) {
+            for protocol in [None, Some(protocol::TCP), Some(protocol::ICMP)] {
+                for (port, both) in [(None, false), (Some(53), false), (None, true)] {
+                    let filter = Filter { from: from.clone(), to: to.clone(), protocol, port, both };
+                    for (ingress, packet) in
+                        [1, 2].into_iter().flat_map(|port| packets().into_iter().map(move |p| (port, p)))
+                    {
+                        let mut frame = Frame::new();
+                        frame.set_packet(&packet);
+                        let parsed = parse::parse(frame.bytes()).ok();
+                        let possible = filter.at_entry(PortId(ingress), &frame, parsed.as_ref());
+                        all += 1;
+                        if filter.is_out_of_question(PortId(ingress), &frame) {
+                            out += 1;
+                            assert_eq!(possible, Possible::default(), "{filter:?} {ingress} {packet:02x?}");
+                        }
+                    }
+                }
+            }
+        }
+        assert!(out * 4 > all, "{out} of {all}");
     }
 }
