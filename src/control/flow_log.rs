@@ -48,7 +48,8 @@ const MOST_FOLLOWERS: usize = 16;
 /// what is told of one flow is told by one clock.
 const STEP: u64 = 1_000;
 
-/// How long the end of a node waits for files and collector to take what is left.
+/// How long the end of a node waits for files and collector to take what is left, and then for what they have taken to be
+/// written.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a node logs of its own accord.
@@ -171,10 +172,7 @@ impl FlowLog {
             let _ = dataplane.log(false);
             // What they made until then.
             self.take(&mut going, dataplane);
-            let mut queues = lock(&self.queues);
-            for queue in std::mem::take(&mut queues.queues) {
-                add(&mut queues.lost_before, queue.lost());
-            }
+            self.forget_queues();
             self.wanted.store(false, Relaxed);
         }
     }
@@ -195,7 +193,11 @@ impl FlowLog {
         self.take(&mut going, dataplane);
         let until = Some(Instant::now() + PATIENCE);
         let mut together = Vec::with_capacity(TOGETHER);
+        let only_round_trips = going.is_for_round_trips();
         rest(&mut |record| {
+            if only_round_trips {
+                return;
+            }
             together.push(record);
             if together.len() == TOGETHER {
                 self.give(&mut going, std::mem::replace(&mut together, Vec::with_capacity(TOGETHER)), until);
@@ -206,7 +208,10 @@ impl FlowLog {
         going.followers.drain(..).for_each(|follower| follower.end(lost));
         let outlets = [going.files.take(), going.collector.take()];
         drop(going);
-        outlets.into_iter().flatten().for_each(Outlet::end);
+        // Together: each has the rest of the time, whatever the other does.
+        let outlets: Vec<_> = outlets.into_iter().flatten().map(Outlet::close).collect();
+        let until = Instant::now() + PATIENCE;
+        outlets.into_iter().for_each(|outlet| outlet.end(until));
     }
 
     /// The newest records, and the sums.
@@ -244,6 +249,12 @@ impl FlowLog {
                 "{MOST_FOLLOWERS} follow the flow log, as many as may: end one of them, or try again"
             )));
         }
+        if going.is_for_round_trips() {
+            // Flows have not been told so far: they are from here on.
+            let _ = dataplane.log(false);
+            self.take(&mut going, dataplane);
+            self.forget_queues();
+        }
         let (follower, streamed) = Follower::new(self.lost().records);
         going.followers.push(follower);
         self.begin(&going, dataplane);
@@ -268,6 +279,14 @@ impl FlowLog {
         }
         self.narrow(going);
         self.wanted.store(true, Relaxed);
+    }
+
+    /// Takes nothing more from the queues that there are.
+    fn forget_queues(&self) {
+        let mut queues = lock(&self.queues);
+        for queue in std::mem::take(&mut queues.queues) {
+            add(&mut queues.lost_before, queue.lost());
+        }
     }
 
     /// Lets workers make no more records than are wanted.
@@ -308,7 +327,7 @@ impl FlowLog {
     fn give(&self, going: &mut Going, records: Vec<Record>, until: Option<Instant>) {
         let Some(generation) = records.last().map(|record| record.snapshot.generation) else { return };
         records.iter().for_each(|record| going.round_trips.add(record));
-        if going.is_for_round_trips() && going.round_trips.is_wanted() {
+        if going.is_for_round_trips() {
             return;
         }
         self.sums.records.fetch_add(records.len() as u64, Relaxed);
@@ -359,7 +378,7 @@ impl Going {
     }
 
     fn keep(&mut self, batch: Arc<Batch>, generation: u64) {
-        if self.generation != generation {
+        if self.generation < generation {
             self.generation = generation;
             // Snapshots that are not in force any more are not held for what is kept.
             self.kept.iter_mut().for_each(|kept| *kept = Arc::new(kept.only_words()));

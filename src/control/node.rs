@@ -118,7 +118,8 @@ pub struct Node {
     denials: Mutex<DenialLog>,
     flow_log: FlowLog,
     /// What the workers left, once they have ended.
-    stopped: Mutex<Option<Stopped>>,
+    /// What came of writing the state, once the workers have ended: none where there was none to write, or it was told.
+    saved: Mutex<Option<Option<Result<usize, StateError>>>>,
     /// What each who looks again and again saw last.
     watchers: Watchers,
     pub(super) follows: Follows,
@@ -225,7 +226,7 @@ impl Loaded {
             fullness: Mutex::default(),
             denials: Mutex::default(),
             flow_log: FlowLog::default(),
-            stopped: Mutex::default(),
+            saved: Mutex::default(),
             watchers: Watchers::default(),
             follows: Follows::default(),
             state: Mutex::default(),
@@ -319,21 +320,24 @@ impl Node {
         *lock(&self.state) = Some(state);
     }
 
-    /// Ends the workers and writes their flows to the state file; gives how many. Nothing is forwarded afterwards.
+    /// Ends the node as [`Node::stop`] does, and gives how many flows are in the state file.
     ///
     /// # Errors
     /// [`StateError`]; the workers have ended all the same.
     pub fn save(&self, path: &Path) -> Result<usize, StateError> {
-        let current = self.current();
-        self.stop(true);
-        let stopped = lock(&self.stopped).take().unwrap_or_else(Stopped::empty);
+        self.stop(Some(path));
+        lock(&self.saved).as_mut().and_then(Option::take).unwrap_or(Ok(0))
+    }
+
+    /// Writes flows, and what is in force, to the state file.
+    fn write_state(&self, path: &Path, current: &Current, stopped: &Stopped) -> Result<usize, StateError> {
         let in_force = InForce {
             document: &current.document.text,
             switched: &current.switched,
             catalogue: current.catalogue.overriding().filter(|path| Some(*path) != self.overrides.tags.as_deref()),
             snapshot: &current.snapshot,
         };
-        state::write(path, in_force, &stopped)
+        state::write(path, in_force, stopped)
     }
 
     /// The network in force, its generation, and the file of its document.

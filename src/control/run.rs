@@ -258,8 +258,8 @@ pub fn run(
         }
         if node.logs_flows() {
             // Before the socket closes: who follows is told of the end of every flow.
-            let (node, saved) = (node.clone(), options.state.is_some());
-            let stopping = tokio::task::spawn_blocking(move || node.stop(saved));
+            let (node, state) = (node.clone(), options.state.clone());
+            let stopping = tokio::task::spawn_blocking(move || node.stop(state.as_deref()));
             let _ = stopping.await.inspect_err(|error| tracing::error!(%error, "the workers do not end"));
         }
         notify::stopping();
@@ -274,7 +274,7 @@ pub fn run(
     let saved = match &options.state {
         Some(path) => node.save(path).map(|flows| tracing::info!(flows, file = %path.display(), "flows are saved")),
         None => {
-            node.stop(false);
+            node.stop(None);
             Ok(())
         }
     };

@@ -98,9 +98,36 @@ impl Outlet {
         let _ = self.given.send(Given::Regions(regions));
     }
 
-    /// Waits until everything is done.
-    pub(super) fn end(self) {
-        drop(self.given);
+    /// Lets it do what it has, and end.
+    pub(super) fn close(self) -> Closing {
+        let Self { given, waiting, thread } = self;
+        drop(given);
+        Closing { waiting, thread }
+    }
+}
+
+/// An output that is given nothing more.
+pub(super) struct Closing {
+    waiting: Arc<AtomicUsize>,
+    thread: JoinHandle<()>,
+}
+
+impl Closing {
+    /// Waits until everything is done, but no longer than until then: a disk or a collector that hangs keeps nobody else from
+    /// ending.
+    pub(super) fn end(self, until: Instant) {
+        while !self.thread.is_finished() {
+            if Instant::now() >= until {
+                let (output, waiting) = (self.thread.thread().name().unwrap_or_default(), self.waiting.load(Relaxed));
+                tracing::error!(
+                    output,
+                    waiting,
+                    "an output of the flow log is too slow; what it has is not waited for"
+                );
+                return;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
         if self.thread.join().is_err() {
             tracing::error!("a thread of the flow log has failed");
         }

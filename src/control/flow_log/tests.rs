@@ -156,6 +156,7 @@ fn an_output_that_is_slow_holds_nobody_up_and_what_waits_is_bounded() {
     let (taken, told) = std::sync::mpsc::channel();
     let snapshot = snapshot();
     lock(&log.going).collector = Some(Outlet::start("slow", Slow { may, taken }).unwrap());
+    lock(&log.going).always = true;
     let records: Vec<_> = (0..4_096).map(|port| record(&snapshot, Event::Continue, port)).collect();
     // Nobody lets it go on: what is given does not wait for it, and neither do sums.
     for _ in 0..40 {
@@ -165,8 +166,21 @@ fn an_output_that_is_slow_holds_nobody_up_and_what_waits_is_bounded() {
     assert_eq!((totals.records, totals.not_exported), (40 * 4_096, 8 * 4_096), "{totals:?}");
     drop(let_it);
     let outlet = lock(&log.going).collector.take().unwrap();
-    outlet.end();
+    outlet.close().end(Instant::now() + Duration::from_secs(20));
     assert_eq!(told.iter().sum::<usize>(), 32 * 4_096);
+}
+
+#[test]
+fn an_output_that_hangs_is_not_waited_for_at_the_end() {
+    let (let_it, may) = std::sync::mpsc::channel();
+    let (taken, _told) = std::sync::mpsc::channel();
+    let outlet = Outlet::start("hanging", Slow { may, taken }).unwrap();
+    let batch = Arc::new(Batch::new(vec![record(&snapshot(), Event::Continue, 1)], 0));
+    assert!(outlet.give(&batch, None));
+    let since = Instant::now();
+    outlet.close().end(since + Duration::from_millis(50));
+    assert!(since.elapsed() >= Duration::from_millis(50) && since.elapsed() < Duration::from_secs(10));
+    drop(let_it);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,17 +71,18 @@ impl Node {
         self.flow_log.round_trips(&*self.dataplane)
     }
 
-    /// Ends the workers, and the flow log with them: who follows is told all of it, and that it ends. Nothing is forwarded
-    /// afterwards. `saved`: flows go on in another process.
-    pub fn stop(&self, saved: bool) {
-        let mut place = lock(&self.stopped);
-        if place.is_none() {
+    /// Ends the workers, writes their flows to the state file if they go on in another process, and ends the flow log: who
+    /// follows is told all of it, and that it ends. Nothing is forwarded afterwards. The other process waits for the state,
+    /// so that comes first, however long a collector takes. Does nothing the second time.
+    pub fn stop(&self, state: Option<&Path>) {
+        let mut saved = lock(&self.saved);
+        if saved.is_none() {
             let mut stopped = self.dataplane.stop();
             let current = self.current();
+            *saved = Some(state.map(|path| self.write_state(path, &current, &stopped)));
             let generation = current.snapshot.generation;
-            let rest = |visit: &mut dyn FnMut(Record)| stopped.log_rest(saved, visit);
+            let rest = |visit: &mut dyn FnMut(Record)| stopped.log_rest(state.is_some(), visit);
             self.flow_log.end(&*self.dataplane, generation, || regions(&current), rest);
-            *place = Some(stopped);
         }
     }
 }

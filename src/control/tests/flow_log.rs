@@ -80,7 +80,7 @@ fn the_end_tells_what_a_slow_reader_missed() {
         setup.node.look_at_flow_log();
     }
     setup.add_records(1);
-    setup.node.stop(false);
+    setup.node.stop(None);
     let (records, lost) = told(&mut slow);
     assert_eq!(records + lost, 3 * (1 << 15) + 1);
     assert!(lost > 0 && slow.0.try_recv() == Err(tokio::sync::mpsc::error::TryRecvError::Disconnected));
@@ -95,7 +95,7 @@ fn the_end_tells_what_was_missed_even_where_every_place_is_taken() {
         setup.add_records(1);
         setup.node.look_at_flow_log();
     }
-    setup.node.stop(false);
+    setup.node.stop(None);
     let (records, lost) = told(&mut slow);
     assert_eq!(records + lost, 9_000);
     assert!(lost > 0);
