@@ -268,6 +268,12 @@ fn ask_anew<A: Family>(
     if !core.undecided.waits(&key) && !core.undecided.make_room(state.owner) {
         return Some(Verdict::Dropped(DropReason::UndecidedFull));
     }
+    if core.is_logged() {
+        // What the connection before named is told with its end.
+        let before = *state;
+        let named = redecide::named(core, &forward, &before);
+        core.log_named_before::<A>(id, named);
+    }
     core.undecided.begin(now, key, state.owner, application, start);
     core.counters.undecided.set(core.undecided.len() as u64);
     state.undecided();

@@ -62,6 +62,8 @@ pub(super) struct Log {
     former: Vec<Arc<Snapshot>>,
     /// What is known of the packet that is being denied.
     denied: Denied,
+    /// What a connection had named whose ports another one takes, by family and place.
+    named_before: Option<(usize, u32, Named)>,
 }
 
 /// What is kept of the flows of one table.
@@ -114,6 +116,7 @@ impl Log {
             next_look: now + LOOK,
             former: Vec::with_capacity(FORMER),
             denied: Denied::default(),
+            named_before: None,
         }
     }
 
@@ -275,7 +278,9 @@ impl Core {
     #[cold]
     pub(super) fn log_anew<A: Family>(&mut self, flows: &FlowTable<A, FlowState>, id: FlowId, phase: Phase, now: u64) {
         let (Some((forward, reverse)), Some(state)) = (keys(flows, id), flows.state(id)) else { return };
-        let named = redecide::named(self, forward, state);
+        let before = self.log.as_mut().and_then(|log| log.named_before.take());
+        let before = before.filter(|(family, place, _)| (*family, *place) == (size_of::<A>(), id.index()));
+        let named = before.map_or_else(|| redecide::named(self, forward, state), |(.., named)| named);
         self.log_end(id, (forward, reverse), (state, named), Ending::Reused, now);
         let mut begun = *state;
         begun.phase = phase;
@@ -327,6 +332,14 @@ impl Core {
     pub(super) fn log_name<A: Family>(&mut self, id: FlowId, name: &str) {
         if let Some(log) = &mut self.log {
             log.kept::<A>().names.insert(id.index(), name.into());
+        }
+    }
+
+    /// What the connection has named whose ports a SYN takes that comes next.
+    #[cold]
+    pub(super) fn log_named_before<A: Family>(&mut self, id: FlowId, named: Named) {
+        if let Some(log) = &mut self.log {
+            log.named_before = Some((size_of::<A>(), id.index(), named));
         }
     }
 

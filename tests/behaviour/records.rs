@@ -167,6 +167,22 @@ fn a_connection_that_says_more_than_it_was_judged_by_is_told_with_its_resource()
     }
 }
 
+/// What the first connection named is told with its end, though nothing is known of the name any more by then.
+#[test]
+fn a_connection_that_named_an_account_keeps_it_when_its_ports_are_used_again() {
+    let mut bench = logged(client::bench());
+    let mut client = Client::open(&mut bench, 443);
+    assert!(matches!(client.send(&mut bench, &hello(&name("first"))), Verdict::Forwarded(_)));
+    bench.take();
+    client.acknowledge(&mut bench);
+    bench.forward("blue1", client.packet("R", client.next, b""), "front");
+    bench.told();
+    bench.forward("blue1", client::another_syn(900_000), "front");
+    let end = only(&mut bench, FlowEvent::End);
+    assert_eq!((end.reason.as_deref(), end.resource.as_deref()), (Some("reused"), Some("first")), "{end:#?}");
+    assert_eq!(end.admitted, Some(true));
+}
+
 #[test]
 fn who_never_says_what_it_wants_is_told_without_a_name_that_another_gave() {
     let mut bench = logged(client::bench());
