@@ -21,6 +21,9 @@ use sidestep::path::kind::PathKind;
 use sidestep::telemetry::flow_record::{FlowEvent, FlowRecord};
 use support::{DEMO, Lab, PRIVATE, SERVICE, privileged};
 
+/// Clients of short connections: one curl by itself waits too long between two.
+const CLIENTS: usize = 4;
+
 /// Connections to the service before and after the switch.
 const CONNECTIONS: usize = 20;
 
@@ -254,11 +257,10 @@ fn short_connections_reconcile_to_the_packet() {
         return;
     }
     let seconds: usize = std::env::var("SIDESTEP_RECONCILE_SECONDS").map_or(6, |text| text.parse().expect("seconds"));
-    let connections = 10_000 * seconds / 60;
+    // As many for each client.
+    let connections = 10_000 * seconds / 60 / CLIENTS * CLIENTS;
     let mut logged = Logged::start("reconcile", &["--workers", "2"]);
     logged.lab.run(&["endpoint", "enable", "spoke/workload", "Microsoft.Storage"]);
-    // One curl by itself waits too long between two connections.
-    const CLIENTS: usize = 4;
     let url = format!("http://{}/?[1-{}]", SERVICE[0], connections / CLIENTS);
     let curl = format!(
         "curl -sS --fail --noproxy * -o /dev/null --rate {}/m -H Connection:close --max-time 8 {url}",
