@@ -5,6 +5,7 @@
 //! is gone. A refusal on the way leaves everything as it was.
 
 mod drain;
+mod ending;
 mod endpoint;
 mod flow_log;
 mod metrics;
@@ -33,7 +34,7 @@ use super::fullness::{self, Fullness};
 use super::ports::{Attachment, attachments, kind_name};
 use super::privileges;
 use super::refusal::Refusal;
-use super::state::{self, ByHand, InForce, StateError};
+use super::state::{ByHand, StateError};
 use super::top::{self, TopAnswer, TopQuery, Watchers};
 use super::verify::{self, VerifyAnswer};
 use super::watch::Stamp;
@@ -43,7 +44,6 @@ use crate::plan::explain::{NextHopAnswer, RoutesAnswer};
 use crate::plan::nsg::NsgAnswer;
 use crate::plan::{Plan, advice};
 use crate::snapshot::{PortId, Publisher, Snapshot};
-use crate::worker::Stopped;
 
 /// How long a change waits for the workers. They look at the generation between batches; deciding every flow anew takes
 /// a few hundred milliseconds for a million flows.
@@ -318,26 +318,6 @@ impl Node {
     /// Tells the status what outlives the process.
     pub fn set_state(&self, state: StateStatus) {
         *lock(&self.state) = Some(state);
-    }
-
-    /// Ends the node as [`Node::stop`] does, and gives how many flows are in the state file.
-    ///
-    /// # Errors
-    /// [`StateError`]; the workers have ended all the same.
-    pub fn save(&self, path: &Path) -> Result<usize, StateError> {
-        self.stop(Some(path));
-        lock(&self.saved).as_mut().and_then(Option::take).unwrap_or(Ok(0))
-    }
-
-    /// Writes flows, and what is in force, to the state file.
-    fn write_state(&self, path: &Path, current: &Current, stopped: &Stopped) -> Result<usize, StateError> {
-        let in_force = InForce {
-            document: &current.document.text,
-            switched: &current.switched,
-            catalogue: current.catalogue.overriding().filter(|path| Some(*path) != self.overrides.tags.as_deref()),
-            snapshot: &current.snapshot,
-        };
-        state::write(path, in_force, stopped)
     }
 
     /// The network in force, its generation, and the file of its document.

@@ -2,16 +2,15 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Current, Loaded, Node, lock};
+use super::{Current, Loaded, Node};
 use crate::control::flow_log::{FlowLogAnswer, FlowLogOptions, files};
 use crate::control::refusal::Refusal;
 use crate::control::round_trips::RoundTrip;
 use crate::control::streamed::Streamed;
-use crate::path::record::{Record, Records};
+use crate::path::record::Records;
 use crate::telemetry::ipfix::Exporter;
 use crate::telemetry::vnet_flow_log::VnetFlowLog;
 
@@ -70,25 +69,10 @@ impl Node {
     pub(in crate::control) fn round_trips(&self) -> Vec<RoundTrip> {
         self.flow_log.round_trips(&*self.dataplane)
     }
-
-    /// Ends the workers, writes their flows to the state file if they go on in another process, and ends the flow log: who
-    /// follows is told all of it, and that it ends. Nothing is forwarded afterwards. The other process waits for the state,
-    /// so that comes first, however long a collector takes. Does nothing the second time.
-    pub fn stop(&self, state: Option<&Path>) {
-        let mut saved = lock(&self.saved);
-        if saved.is_none() {
-            let mut stopped = self.dataplane.stop();
-            let current = self.current();
-            *saved = Some(state.map(|path| self.write_state(path, &current, &stopped)));
-            let generation = current.snapshot.generation;
-            let rest = |visit: &mut dyn FnMut(Record)| stopped.log_rest(state.is_some(), visit);
-            self.flow_log.end(&*self.dataplane, generation, || regions(&current), rest);
-        }
-    }
 }
 
 /// Regions of virtual networks by their names.
-fn regions(current: &Current) -> HashMap<String, String> {
+pub(super) fn regions(current: &Current) -> HashMap<String, String> {
     let networks = current.network.virtual_networks.iter();
     networks.map(|network| (network.name.clone(), network.location.clone())).collect()
 }
