@@ -70,6 +70,26 @@ pub enum Addresses {
     },
 }
 
+impl Addresses {
+    /// Source address.
+    #[inline]
+    pub fn source(&self) -> IpAddr {
+        match *self {
+            Self::V4 { source, .. } => IpAddr::V4(source),
+            Self::V6 { source, .. } => IpAddr::V6(source),
+        }
+    }
+
+    /// Destination address.
+    #[inline]
+    pub fn destination(&self) -> IpAddr {
+        match *self {
+            Self::V4 { destination, .. } => IpAddr::V4(destination),
+            Self::V6 { destination, .. } => IpAddr::V6(destination),
+        }
+    }
+}
+
 /// What the transport header is, with the fields that decisions need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TransportKind {
@@ -173,19 +193,13 @@ impl Parsed {
     /// Source address.
     #[inline]
     pub fn source(&self) -> IpAddr {
-        match self.addresses {
-            Addresses::V4 { source, .. } => IpAddr::V4(source),
-            Addresses::V6 { source, .. } => IpAddr::V6(source),
-        }
+        self.addresses.source()
     }
 
     /// Destination address.
     #[inline]
     pub fn destination(&self) -> IpAddr {
-        match self.addresses {
-            Addresses::V4 { destination, .. } => IpAddr::V4(destination),
-            Addresses::V6 { destination, .. } => IpAddr::V6(destination),
-        }
+        self.addresses.destination()
     }
 
     /// Whether it is an IPv4 packet.

@@ -19,6 +19,7 @@ use super::ports::Ports;
 use super::run::Worker;
 use super::shared::{Command, Waker};
 use crate::packet::frame::{Frame, Offload};
+use crate::packet::glance::{Glance, glance};
 use crate::packet::icmp;
 use crate::packet::parse::{self, Parsed, protocol};
 use crate::packet::segment::segment_count;
@@ -72,33 +73,17 @@ struct Possible {
     reverse: bool,
 }
 
-/// Addresses and protocol of a packet as they stand in its header; none where more has to be looked at: ICMP, which may be
-/// about another packet, IPv6 with extension headers, and what is no packet.
-fn glance(bytes: &[u8]) -> Option<(IpAddr, IpAddr, u8)> {
-    let address = |from: usize, length: usize| bytes.get(from..from + length);
-    let (source, destination, number) = match bytes.first()? >> 4 {
-        4 => {
-            let v4 = |from| Some(IpAddr::from(<[u8; 4]>::try_from(address(from, 4)?).ok()?));
-            (v4(12)?, v4(16)?, *bytes.get(9)?)
-        }
-        6 => {
-            let v6 = |from| Some(IpAddr::from(<[u8; 16]>::try_from(address(from, 16)?).ok()?));
-            (v6(8)?, v6(24)?, *bytes.get(6)?)
-        }
-        _ => return None,
-    };
-    matches!(number, protocol::TCP | protocol::UDP).then_some((source, destination, number))
-}
-
 impl Filter {
     /// Whether a packet certainly is not meant, found out in no time: most packets are not, where few are watched.
     fn is_out_of_question(&self, ingress: PortId, frame: &Frame) -> bool {
         if self.both {
             return false;
         }
-        let Some((source, destination, number)) = glance(frame.bytes()) else { return false };
+        // ICMP may be about another packet, and is never glanced at.
+        let Some(Glance { addresses, protocol, .. }) = glance(frame.bytes()) else { return false };
+        let (source, destination) = (addresses.source(), addresses.destination());
         let is_from = |from: &End| from.port.map_or_else(|| from.has(source), |port| port == ingress);
-        !self.protocol.is_none_or(|wanted| is_protocol(wanted, number))
+        !self.protocol.is_none_or(|wanted| is_protocol(wanted, protocol))
             || self.from.as_ref().is_some_and(|from| !is_from(from))
             || self.to.as_ref().is_some_and(|to| to.port.is_none() && !to.has(destination))
     }
