@@ -5,6 +5,8 @@
 //! Needs root, /dev/net/tun, the lab's tools, chromium and chromedriver; says aloud when it cannot run, and fails then if `CI`
 //! is `true`.
 
+#[path = "netns_flow_log/azure.rs"]
+mod azure;
 #[path = "support/browser.rs"]
 #[allow(dead_code, reason = "shared with a test that uses more of it")]
 mod browser;
@@ -16,18 +18,19 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::io::{BufRead, BufReader};
+use std::net::IpAddr;
+use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+use azure::tuples;
 use browser::Browser;
 use collector::{Collector, number, text};
 use serde_json::Value;
 use sidestep::telemetry::flow_record::{FlowEvent, FlowRecord};
-use support::{DEMO, Lab, PRIVATE, SERVICE, privileged_with};
+use support::{DEMO, Lab, PRIVATE, SERVICE, metric, privileged_with};
 
 /// How long anything may take on a busy machine but for the switch.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -200,25 +203,16 @@ impl Quick {
     /// Azure's format has no room for the path. What it shows is that the flow ended and began anew, once.
     fn of_files(&self) -> Option<Told> {
         let identifier = self.identifier.to_string();
-        let mut begun = Vec::new();
-        for file in files(&self.folder.join("logs")) {
-            let content: Value = serde_json::from_slice(&fs::read(&file).expect("file")).expect("JSON");
-            for record in content["records"].as_array().expect("records") {
-                for flow in record["flowRecords"]["flows"].as_array().expect("flows") {
-                    for tuple in flow["flowGroups"].as_array().expect("groups").iter().flat_map(tuples) {
-                        if tuple[1..4] == [PRIVATE[0], SERVICE[0], &identifier] && tuple[5..7] == ["1", "O"] {
-                            begun.push(tuple);
-                        }
-                    }
-                }
-            }
-        }
-        let states: String = begun.iter().map(|tuple| tuple[7].as_str()).collect();
+        let told = tuples(&self.folder.join("logs"));
+        let of_ping = told
+            .iter()
+            .map(|(tuple, _)| tuple)
+            .filter(|tuple| tuple[1..4] == [PRIVATE[0], SERVICE[0], &identifier] && tuple[5..7] == ["1", "O"]);
+        let states: String = of_ping.map(|tuple| tuple[7].as_str()).collect();
         match states.as_str() {
             "B" => Some(Told::new("tunnel", "gateway")),
             "BEB" => Some(Told::new("endpoint", "contosodata")),
-            "" => None,
-            "BE" => None,
+            "" | "BE" => None,
             other => panic!("states {other}"),
         }
     }
@@ -236,15 +230,9 @@ impl Quick {
 
     /// The port whose packets have grown in number, of the two that the flow may take: nothing else leaves by them.
     fn of_metrics(&mut self) -> Option<Told> {
-        let mut stream = TcpStream::connect(&self.metrics).expect("connect");
-        write!(stream, "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("ask");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("answer");
         let mut grown = None;
         for (port, path) in [("gateway", "tunnel"), ("contosodata", "endpoint")] {
-            let row = format!("sidestep_port_sent_packets_total{{port=\"{port}\"");
-            let rows = answer.lines().filter_map(|line| line.strip_prefix(&row)?.rsplit_once(' '));
-            let sent: u64 = rows.map(|(_, value)| value.parse::<u64>().expect("a number")).sum();
+            let sent = metric(&self.metrics, &format!("sidestep_port_sent_packets_total{{port=\"{port}\""));
             let before = self.sent.insert(port.to_owned(), sent).unwrap_or(sent);
             if sent > before {
                 // Down the tunnel it leaves by the gateway, and reaches the service from the internet: to its port, too.
@@ -306,18 +294,6 @@ fn of_page(browser: &Browser) -> Option<Told> {
         other => panic!("drawn: {other}"),
     };
     Some(Told::new(&path, egress))
-}
-
-/// Files below a folder.
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten().map(|entry| entry.expect("entry").path());
-    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
-}
-
-/// Fields of the tuples of a group of flows.
-fn tuples(group: &Value) -> Vec<Vec<String>> {
-    let tuples = group["flowTuples"].as_array().expect("tuples").iter();
-    tuples.map(|tuple| tuple.as_str().expect("text").split(',').map(str::to_owned).collect()).collect()
 }
 
 #[test]

@@ -435,4 +435,4 @@ pub(crate) fn files(options: &FlowLogOptions, network: &Network) -> Result<Optio
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -3,23 +3,24 @@
 //!
 //! Needs root, /dev/net/tun and the tools; says aloud when it cannot run, and fails then if `CI` is `true`.
 
+mod azure;
 mod collector;
 #[path = "../support/lab.rs"]
 mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::net::TcpListener;
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use azure::tuples;
 use collector::{Collector, number, reverse, text};
 use sidestep::control::answers::Counters;
 use sidestep::path::kind::PathKind;
 use sidestep::telemetry::flow_record::{FlowEvent, FlowRecord};
-use support::{DEMO, Lab, PRIVATE, SERVICE, privileged};
+use support::{DEMO, Lab, PRIVATE, SERVICE, metric, privileged};
 
 /// Clients of short connections: one curl by itself waits too long between two.
 const CLIENTS: usize = 4;
@@ -76,12 +77,7 @@ impl Logged {
     }
 
     fn metric(&self, row: &str) -> u64 {
-        let mut stream = TcpStream::connect(&self.metrics).expect("connect");
-        write!(stream, "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("ask");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("answer");
-        let rows = answer.lines().filter_map(|line| line.strip_prefix(row)?.rsplit_once(' '));
-        rows.map(|(_, value)| value.parse::<u64>().expect("a number")).sum()
+        metric(&self.metrics, row)
     }
 
     /// Waits until no packet is on its way, and gives the counters.
@@ -108,35 +104,6 @@ impl Logged {
         let log = fs::read_to_string(self.lab.folder().join("run.log")).expect("log");
         log.lines().find(|line| line.starts_with("received ")).unwrap_or_else(|| panic!("no summary: {log}")).to_owned()
     }
-}
-
-/// Every tuple of Azure's files: its fields, and the file.
-fn tuples(folder: &Path) -> Vec<(Vec<String>, PathBuf)> {
-    let mut found = Vec::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(next) = folders.pop() {
-        for entry in fs::read_dir(next).expect("folder") {
-            let path = entry.expect("entry").path();
-            if path.is_dir() {
-                folders.push(path);
-                continue;
-            }
-            let content: serde_json::Value = serde_json::from_slice(&fs::read(&path).expect("file")).expect("JSON");
-            for record in content["records"].as_array().expect("records") {
-                assert_eq!(record["flowLogVersion"], 4);
-                for flow in record["flowRecords"]["flows"].as_array().expect("flows") {
-                    for group in flow["flowGroups"].as_array().expect("groups") {
-                        for tuple in group["flowTuples"].as_array().expect("tuples") {
-                            let fields: Vec<_> = tuple.as_str().expect("text").split(',').map(str::to_owned).collect();
-                            assert_eq!(fields.len(), 13, "{tuple}");
-                            found.push((fields, path.clone()));
-                        }
-                    }
-                }
-            }
-        }
-    }
-    found
 }
 
 /// Packets of a tuple, there and back.

@@ -3,7 +3,8 @@
 #![allow(dead_code, reason = "every test binary has a copy and uses a part of it")]
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -237,6 +238,16 @@ impl Drop for Lab {
         // There is none if the test removed it, or it was refused.
         let _removed = self.command(&["lab", "down", "--name", &self.name]).output();
     }
+}
+
+/// The sum of the rows of a node's metrics that begin so.
+pub(crate) fn metric(address: &str, row: &str) -> u64 {
+    let mut stream = TcpStream::connect(address).expect("connect");
+    write!(stream, "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("ask");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("answer");
+    let rows = answer.lines().filter_map(|line| line.strip_prefix(row)?.rsplit_once(' '));
+    rows.map(|(_, value)| value.parse::<u64>().expect("a number")).sum()
 }
 
 /// A process of a test.

@@ -24,19 +24,25 @@ fn record(snapshot: &Arc<Snapshot>, event: Event, port: u16) -> Record {
     let number = |name: &str| PortId(snapshot.ports.iter().position(|port| port.name == name).unwrap() as u16);
     let source = ("10.1.1.4".parse().unwrap(), port);
     let destination = ("20.60.1.10".parse().unwrap(), 443);
+    let sides = Sides {
+        protocol: 6,
+        ingress: number("app1"),
+        source,
+        destination,
+        egress: number("contosobackup"),
+        presented: source,
+        reached: destination,
+    };
+    record_of(snapshot, event, sides)
+}
+
+/// A record of a flow over an endpoint.
+pub(in crate::control) fn record_of(snapshot: &Arc<Snapshot>, event: Event, sides: Sides) -> Record {
     Record {
         event,
         at: 2_000,
         began: 1_000,
-        about: About::Flow(Sides {
-            protocol: 6,
-            ingress: number("app1"),
-            source,
-            destination,
-            egress: number("contosobackup"),
-            presented: source,
-            reached: destination,
-        }),
+        about: About::Flow(sides),
         packets: [5, 4],
         bytes: [500, 4_000],
         next_hop_type: Some(NextHopType::VirtualNetworkServiceEndpoint),

@@ -2,33 +2,15 @@
 
 use super::*;
 use crate::control::flow_log::FlowLogLine;
+use crate::control::flow_log::tests::record_of;
 use crate::control::streamed::Streamed;
-use crate::path::record::{About, Event, Record};
-
-fn record(setup: &Setup) -> Record {
-    let flow = flow([20, 60, 1, 10]);
-    Record {
-        event: Event::Continue,
-        at: 1,
-        began: 1,
-        about: About::Flow(flow.sides),
-        packets: [3, 2],
-        bytes: [300, 200],
-        next_hop_type: Some(NextHopType::VirtualNetworkGateway),
-        phase: Some(Phase::Established),
-        named: Named::NotYet,
-        name: None,
-        presented: None,
-        round_trip: None,
-        worker: 0,
-        snapshot: setup.node.current().snapshot.clone(),
-    }
-}
+use crate::path::record::Event;
 
 impl Setup {
     fn add_records(&self, records: usize) {
         let queue = self.stage.records.lock().unwrap().clone().expect("records are wanted");
-        let record = record(self);
+        let snapshot = self.node.current().snapshot.clone();
+        let record = record_of(&snapshot, Event::Continue, flow([20, 60, 1, 10]).sides);
         (0..records).for_each(|_| queue.add(record.clone()));
     }
 }
